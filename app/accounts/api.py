@@ -1,0 +1,226 @@
+"""Accounts for the billing and the operators: one by one, in bulk, and found again."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+import structlog
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.requests import ClientDisconnect
+
+from app.accounts.contacts import AddressError, normalise
+from app.accounts.imports import import_accounts, split_lines
+from app.accounts.models import Account, Contact
+from app.accounts.save import Saved, save
+from app.accounts.search import MAX_QUERY, account_of, find
+from app.accounts.shapes import MAX_CONTACTS, AccountIn, AccountLine, AccountPatch, ContactIn, Number
+from app.accounts.snapshots import snapshot
+from app.accounts.views import AccountOut, ContactOut, show
+from app.core import audit
+from app.core.auth import Caller, MayReadAccounts, MayWriteAccounts
+from app.core.clock import now
+from app.core.db import SessionDep
+from app.core.errors import BadRequest, Conflict, NotFound, WrongMediaType, field_invalid
+from app.core.http import Guarded
+from app.core.ids import new_id
+from app.core.page import Page, Paging, encode_cursor
+
+log = structlog.get_logger()
+router = APIRouter(prefix="/accounts", tags=["accounts"], route_class=Guarded)
+
+NDJSON: Final = "application/x-ndjson"
+AccountNumber = Annotated[Number, Path(description="The account's number")]
+
+
+class ContactNotFound(NotFound):
+    """The account has no contact of this id."""
+
+    code, title = "contact_not_found", "The account has no such contact"
+
+
+class ContactExists(Conflict):
+    """The account has this address already."""
+
+    code, title = "contact_exists", "The account has this address already"
+
+
+class TooManyContacts(Conflict):
+    """The account is full."""
+
+    code, title = "too_many_contacts", f"An account has at most {MAX_CONTACTS} contacts"
+
+
+class RejectedLineOut(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    line: int
+    code: str
+    detail: str
+
+
+class ImportOut(BaseModel):
+    """`rejected` lists the first 1,000, `rejected_total` counts them all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    received: int
+    created: int
+    updated: int
+    unchanged: int
+    rejected: list[RejectedLineOut]
+    rejected_total: int
+
+
+IMPORT_BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "One account a line: the body of PUT with its `number`",
+        "content": {NDJSON: {"schema": AccountLine.model_json_schema(ref_template="#/components/schemas/{model}")}},
+    }
+}
+
+
+@router.get("", operation_id="list_accounts", summary="List accounts, or find them by how something of theirs begins")
+async def list_accounts(
+    request: Request,
+    session: SessionDep,
+    caller: MayReadAccounts,
+    page: Paging,
+    query: Annotated[str, Query(max_length=MAX_QUERY, description="How a number, an address or a word of the name begins")] = "",
+) -> Page[AccountOut]:
+    """In the order of their numbers. Of several words each begins a word of the name."""
+    key = page.key(str)
+    found = await find(session, query, key[0] if key else "", page.limit + 1, request.app.state.settings.phone_region)
+    shown = found[: page.limit]
+    return Page(items=await show(session, shown), next_cursor=encode_cursor(shown[-1].number) if len(found) > page.limit else None)
+
+
+@router.post("/import", operation_id="import_accounts", summary="Make or update many accounts", openapi_extra=IMPORT_BODY)
+async def import_many(request: Request, caller: MayWriteAccounts) -> ImportOut:
+    """JSON lines of any number, at most 64 KiB each, committed 5,000 at a time. A broken line is rejected with its number, and the rest goes on.
+
+    Sending the same again changes nothing. Of the lines of one number the later wins. Whoever hangs up in the middle leaves whole chunks.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != NDJSON:
+        raise WrongMediaType(f"Send the accounts as {NDJSON}.")
+    state = request.app.state
+    try:
+        report = await import_accounts(state.database, state.settings, split_lines(request.stream()))
+    except ClientDisconnect:
+        log.warning("import_abandoned")
+        raise BadRequest("The body ended before its end: what was committed stays.", code="body_unfinished") from None
+    async with state.database.transaction() as session:
+        counts = {name: getattr(report, name) for name in ("received", "created", "updated", "unchanged", "rejected_total")}
+        await audit.record(session, caller, "account.import", "accounts", counts)
+    return ImportOut.model_validate(report, from_attributes=True)
+
+
+@router.put(
+    "/{number}",
+    operation_id="put_account",
+    summary="Make an account, or bring it up to date",
+    responses={201: {"model": AccountOut, "description": "It is a new one"}},
+)
+async def put_account(
+    *, request: Request, number: AccountNumber, body: AccountIn, session: SessionDep, caller: MayWriteAccounts, response: Response
+) -> AccountOut:
+    """What is given replaces what is stored, what is left out stays; of a new account it is the operator's default.
+
+    A snapshot may be older than what an event has told since: a stored balance of a later `balance_as_of` stays, with its time, and the rest is taken.
+    """
+    saved = await _save(request, session, number, body)
+    if saved.outcome == "created":
+        response.status_code = 201
+    await _record(session, caller, "account.create" if saved.outcome == "created" else "account.update", saved)
+    return await _shown(session, number)
+
+
+@router.get("/{number}", operation_id="get_account", summary="An account with its contacts and charges")
+async def get_account(number: AccountNumber, session: SessionDep, caller: MayReadAccounts) -> AccountOut:
+    return await _shown(session, number)
+
+
+@router.patch("/{number}", operation_id="patch_account", summary="Change something of an account")
+async def patch_account(request: Request, number: AccountNumber, body: AccountPatch, session: SessionDep, caller: MayWriteAccounts) -> AccountOut:
+    """As PUT, but it makes no new account."""
+    await account_of(session, number, lock=True)
+    await _record(session, caller, "account.update", await _save(request, session, number, body))
+    return await _shown(session, number)
+
+
+@router.get("/{number}/contacts", operation_id="list_contacts", summary="Where an account is reached")
+async def list_contacts(number: AccountNumber, session: SessionDep, caller: MayReadAccounts, page: Paging) -> Page[ContactOut]:
+    return await contacts_page(session, await account_of(session, number), page)
+
+
+@router.post("/{number}/contacts", operation_id="add_contact", summary="Add an address on the subscriber's behalf", status_code=201)
+async def add_contact(request: Request, number: AccountNumber, body: ContactIn, session: SessionDep, caller: MayWriteAccounts) -> ContactOut:
+    """It counts as the subscriber's own, so that the billing's next snapshot leaves it alone, and as verified: the operator vouches for it."""
+    account = await account_of(session, number, lock=True)
+    address = checked_address(body, request.app.state.settings.phone_region)
+    known = (await session.scalars(sa.select(Contact).where(sa.column("account_id") == account.id))).all()
+    if any((contact.channel, contact.address) == (body.channel, address) for contact in known):
+        raise ContactExists
+    if len(known) >= MAX_CONTACTS:
+        raise TooManyContacts
+    contact = Contact(id=new_id(), account_id=account.id, channel=body.channel, address=address, label=body.label, origin="subscriber", verified_at=now())
+    session.add(contact)
+    await session.flush()
+    await audit.record(session, caller, "contact.create", f"contact:{contact.id}", {"account": str(account.id), "channel": body.channel, "address": address})
+    return ContactOut.of(contact)
+
+
+@router.delete("/{number}/contacts/{contact_id}", operation_id="delete_contact", summary="Forget an address", status_code=204)
+async def delete_contact(number: AccountNumber, contact_id: UUID, session: SessionDep, caller: MayWriteAccounts) -> None:
+    """A contact of the billing's comes back with its next snapshot that has it."""
+    account = await account_of(session, number, lock=True)
+    contact = await session.get(Contact, contact_id)
+    if contact is None or contact.account_id != account.id:
+        raise ContactNotFound
+    await session.delete(contact)
+    await audit.record(session, caller, "contact.delete", f"contact:{contact_id}", {"account": str(account.id), "address": contact.address})
+
+
+async def contacts_page(session: AsyncSession, account: Account, page: Paging) -> Page[ContactOut]:
+    """The contacts of one account, oldest first."""
+    query = sa.select(Contact).where(sa.column("account_id") == account.id).order_by(sa.column("id")).limit(page.limit + 1)
+    if key := page.key(UUID):
+        query = query.where(sa.column("id") > key[0])
+    found = (await session.scalars(query)).all()
+    shown = found[: page.limit]
+    return Page(items=[ContactOut.of(contact) for contact in shown], next_cursor=encode_cursor(shown[-1].id) if len(found) > page.limit else None)
+
+
+def checked_address(body: ContactIn, region: str) -> str:
+    """The address in its one form, or Invalid."""
+    try:
+        return normalise(body.channel, body.address, region)
+    except AddressError as error:
+        raise field_invalid(("address",), error.code, error.detail) from None
+
+
+async def _save(request: Request, session: AsyncSession, number: str, body: AccountPatch) -> Saved:
+    settings = request.app.state.settings
+    return (await save(session, [snapshot(number, body, settings.phone_region)], settings))[number]
+
+
+async def _record(session: AsyncSession, caller: Caller, action: str, saved: Saved) -> None:
+    """By the account's id: a number in the audit would outlive an erasure."""
+    if saved.outcome != "unchanged":
+        await audit.record(session, caller, action, f"account:{saved.id}", {name: _plain(value) for name, value in saved.changes.items()})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value) if isinstance(value, Decimal) else value
+
+
+async def _shown(session: AsyncSession, number: str) -> AccountOut:
+    return (await show(session, [await account_of(session, number)]))[0]

@@ -1,0 +1,86 @@
+"""Whom we know: accounts, their contacts, their planned charges."""
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+from app.core.clock import now
+from app.core.db import MONEY, json_field, moment, one_of
+from app.core.ids import new_id
+
+
+class Account(SQLModel, table=True):
+    """A subscriber's account as the billing told it. An erased one keeps its id alone: its number is freed and its contents are gone."""
+
+    __tablename__ = "account"
+    __table_args__ = (
+        one_of("status", "active", "suspended", "closed", "erased"),
+        sa.Index("ix_account_number_prefix", "number", postgresql_ops={"number": "text_pattern_ops"}),
+        sa.Index("ix_account_name_words", sa.text("to_tsvector('simple', name)"), postgresql_using="gin"),
+    )
+
+    id: UUID = Field(default_factory=new_id, primary_key=True)
+    number: str = Field(max_length=64, unique=True)
+    name: str = Field(default="", max_length=300)
+    status: str = Field(default="active", max_length=16)
+    balance: Decimal = Field(default=Decimal("0.00"), sa_type=MONEY)
+    balance_as_of: datetime | None = moment(default=None)
+    credit_limit: Decimal = Field(default=Decimal("0.00"), sa_type=MONEY)
+    currency: str = Field(max_length=3)
+    locale: str = Field(max_length=16)
+    timezone: str = Field(max_length=64)
+    tariff: str = Field(default="", max_length=300)
+    threshold: Decimal | None = Field(default=None, sa_type=MONEY)
+    attributes: dict[str, Any] = json_field(default_factory=dict)
+    created_at: datetime = moment(default_factory=now)
+    updated_at: datetime = moment(default_factory=now)
+
+
+class Contact(SQLModel, table=True):
+    """Where an account is reached: a phone in E.164 with +, or an e-mail address."""
+
+    __tablename__ = "contact"
+    __table_args__ = (
+        sa.UniqueConstraint("account_id", "channel", "address"),
+        sa.Index("ix_contact_address", "address", postgresql_ops={"address": "text_pattern_ops"}),
+        one_of("channel", "sms", "email"),
+        one_of("origin", "billing", "subscriber"),
+    )
+
+    id: UUID = Field(default_factory=new_id, primary_key=True)
+    account_id: UUID = Field(sa_column=sa.Column(sa.Uuid, sa.ForeignKey("account.id", ondelete="CASCADE"), nullable=False))
+    channel: str = Field(max_length=16)
+    address: str = Field(max_length=320)
+    label: str = Field(default="", max_length=100)
+    origin: str = Field(default="billing", max_length=16)
+    verified_at: datetime | None = moment(default=None)
+    suppressed: bool = False
+    created_at: datetime = moment(default_factory=now)
+
+
+class PlannedCharge(SQLModel, table=True):
+    """What the account will be charged. `slot`: 0 daily and once, ISO weekday, day of month, month*100 + day."""
+
+    __tablename__ = "planned_charge"
+    __table_args__ = (
+        sa.UniqueConstraint("account_id", "external_id"),
+        one_of("kind", "once", "daily", "weekly", "monthly", "yearly"),
+        sa.CheckConstraint("amount >= 0", name="amount"),
+    )
+
+    id: UUID = Field(default_factory=new_id, primary_key=True)
+    account_id: UUID = Field(sa_column=sa.Column(sa.Uuid, sa.ForeignKey("account.id", ondelete="CASCADE"), nullable=False))
+    external_id: str = Field(max_length=100)
+    title: str = Field(max_length=300)
+    amount: Decimal = Field(sa_type=MONEY)
+    kind: str = Field(max_length=8)
+    slot: int = Field(default=0, sa_type=sa.SmallInteger)
+    on_date: date | None = None
+    start_on: date | None = None
+    end_on: date | None = None
+    posted_through: date | None = None
+    announce: bool = True

@@ -1,0 +1,60 @@
+"""What was said about one account, ready to be compared with what is stored."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from app.accounts.contacts import AddressError, normalise
+from app.accounts.shapes import AccountPatch, ChargeIn
+from app.core.errors import FieldError, Invalid, pointer
+
+FIELDS = ("name", "status", "credit_limit", "currency", "locale", "timezone", "tariff", "threshold", "attributes")
+
+Address = tuple[str, str, str]  # channel, address in its one form, label
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """What was said about one account; what was not said stays as it is."""
+
+    number: str
+    fields: dict[str, Any]
+    balance: Decimal | None
+    balance_as_of: datetime | None
+    contacts: list[Address] | None
+    charges: list[ChargeIn] | None
+
+    def over(self, earlier: "Snapshot") -> "Snapshot":
+        """Both said one after the other: this one wins."""
+        keeps_balance = self.balance is None or (
+            earlier.balance_as_of is not None and self.balance_as_of is not None and earlier.balance_as_of > self.balance_as_of
+        )
+        money = earlier if keeps_balance else self
+        return Snapshot(
+            self.number,
+            earlier.fields | self.fields,
+            money.balance,
+            money.balance_as_of,
+            earlier.contacts if self.contacts is None else self.contacts,
+            earlier.charges if self.charges is None else self.charges,
+        )
+
+
+def snapshot(number: str, given: AccountPatch, region: str) -> Snapshot:
+    """The shape as a snapshot, its addresses in their one form; Invalid, with a pointer to each bad address."""
+    said = given.model_fields_set
+    fields = {name: value for name in FIELDS if name in said and ((value := getattr(given, name)) is not None or name == "threshold")}
+    contacts: dict[tuple[str, str], Address] | None = None
+    if given.contacts is not None:
+        contacts, faults = {}, []
+        for n, contact in enumerate(given.contacts):
+            try:
+                address = normalise(contact.channel, contact.address, region)
+            except AddressError as bad:
+                faults.append(FieldError(pointer("contacts", n, "address"), bad.code, bad.detail))
+            else:
+                contacts.setdefault((contact.channel, address), (contact.channel, address, contact.label))
+        if faults:
+            raise Invalid(f"{faults[0].pointer}: {faults[0].detail}", errors=faults)
+    return Snapshot(number, fields, given.balance, given.balance_as_of, None if contacts is None else list(contacts.values()), given.charges)

@@ -1,0 +1,45 @@
+"""Hours: when a message may go, on the clock of whoever gets it. Pure.
+
+An interval may cross midnight; equal ends mean none. On the days when clocks change, an opening that falls into the gap comes with the first
+minute after it, and of an hour that comes twice the first is taken, unless it is over already.
+"""
+
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+Hours = tuple[time, time]
+
+
+def is_quiet(moment: datetime, zone: ZoneInfo, quiet: Hours) -> bool:
+    begin, end = quiet
+    clock = moment.astimezone(zone).time()
+    if begin == end:
+        return False
+    return begin <= clock < end if begin < end else clock >= begin or clock < end
+
+
+def next_open(moment: datetime, zone: ZoneInfo, quiet: Hours) -> datetime:
+    """The moment itself outside quiet hours, else their end, in UTC."""
+    if not is_quiet(moment, zone, quiet):
+        return moment
+    return _next_clock(moment, zone, quiet[1])
+
+
+def open_until(moment: datetime, zone: ZoneInfo, quiet: Hours) -> datetime | None:
+    """The next beginning of quiet hours after an open moment, in UTC; nothing when there are none."""
+    return None if quiet[0] == quiet[1] else _next_clock(moment, zone, quiet[0])
+
+
+def _next_clock(moment: datetime, zone: ZoneInfo, clock: time) -> datetime:
+    """The next moment after this one at which the clocks of the zone show that time."""
+    day = moment.astimezone(zone).date()
+    while True:
+        for fold in (0, 1):
+            found = _at(day, clock, zone, fold)
+            if found > moment:
+                return found
+        day += timedelta(days=1)
+
+
+def _at(day: date, clock: time, zone: ZoneInfo, fold: int) -> datetime:
+    return datetime.combine(day, clock.replace(fold=fold), tzinfo=zone).astimezone(UTC)

@@ -1,0 +1,42 @@
+"""The seven notification types that are there from the start."""
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.catalogue.models import NotificationType
+from app.core.clock import now
+
+_DAY = timedelta(days=1)
+
+
+def _type(code: str, ru: str, en: str, ttl: timedelta, *, urgent: bool = False, settings: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {
+        "code": code,
+        "titles": {"ru": ru, "en": en},
+        "urgent": urgent,
+        "channels": ["sms", "email"],
+        "ttl_seconds": int(ttl.total_seconds()),
+        "settings": settings or {},
+        "builtin": True,
+    }
+
+
+BUILTIN: tuple[dict[str, Any], ...] = (
+    # A payer stands at the terminal and waits for it, at night too; by the next day he has seen his balance.
+    _type("payment.received", "Платёж получен", "Payment received", _DAY, urgent=True),
+    _type("service.connected", "Услуга подключена", "Service connected", 2 * _DAY),
+    _type("service.disconnected", "Услуга отключена", "Service disconnected", 2 * _DAY),
+    _type("tariff.changed", "Тариф изменён", "Tariff changed", 2 * _DAY),
+    _type("balance.threshold_reached", "Баланс ниже порога", "Balance below the threshold", 2 * _DAY),
+    _type("balance.exhausting", "Деньги на счёте заканчиваются", "Funds are running out", 2 * _DAY, settings={"days_before": [7, 3, 1]}),
+    _type("charges.upcoming", "Предстоящие списания", "Upcoming charges", 2 * _DAY, settings={"days_before": 3}),
+)
+
+
+async def seed(session: AsyncSession) -> None:
+    """Add those that are missing. One that is there stays as the operator left it."""
+    shared = {"enabled": True, "mandatory": False, "coalesce_seconds": 0, "revision": 1, "updated_at": now()}
+    await session.execute(insert(NotificationType).values([shared | kind for kind in BUILTIN]).on_conflict_do_nothing())

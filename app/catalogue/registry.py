@@ -1,0 +1,68 @@
+"""The notification types as planning and intake ask for them: in memory, read again when one has changed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.catalogue.models import NotificationType
+
+# A revision only grows and no type is ever deleted: the two together change with every change.
+STAMP = sa.text("SELECT count(*), coalesce(sum(revision), 0) FROM notification_type")
+
+
+@dataclass(frozen=True, slots=True)
+class TypeRules:
+    """How one type behaves, with the defaults of `passes_*` resolved."""
+
+    code: str
+    titles: Mapping[str, str]
+    enabled: bool
+    mandatory: bool
+    urgent: bool
+    passes_window: bool
+    passes_quiet_hours: bool
+    coalesce: timedelta
+    channels: tuple[str, ...]
+    ttl: timedelta
+    settings: Mapping[str, Any]
+    data_schema: dict[str, Any] | None
+
+
+class Catalogue:
+    """All types. Empty until the first `refresh`."""
+
+    def __init__(self) -> None:
+        self._stamp: tuple[int, int] | None = None
+        self.types: Mapping[str, TypeRules] = MappingProxyType({})
+
+    async def refresh(self, session: AsyncSession) -> None:
+        """Up to date with this session. One small query when nothing has changed."""
+        count, revisions = (await session.execute(STAMP)).one()
+        if (stamp := (count, int(revisions))) == self._stamp:
+            return
+        rows = (await session.execute(sa.select(NotificationType))).scalars()
+        # Replaced as a whole: whoever is reading the old mapping keeps a consistent one.
+        self.types = MappingProxyType({row.code: rules_of(row) for row in rows})
+        self._stamp = stamp
+
+
+def rules_of(row: NotificationType) -> TypeRules:
+    return TypeRules(
+        code=row.code,
+        titles=row.titles,
+        enabled=row.enabled,
+        mandatory=row.mandatory,
+        urgent=row.urgent,
+        passes_window=row.urgent or row.mandatory if row.passes_window is None else row.passes_window,
+        passes_quiet_hours=row.urgent if row.passes_quiet_hours is None else row.passes_quiet_hours,
+        coalesce=timedelta(seconds=row.coalesce_seconds),
+        channels=tuple(row.channels),
+        ttl=timedelta(seconds=row.ttl_seconds),
+        settings=row.settings,
+        data_schema=row.data_schema,
+    )

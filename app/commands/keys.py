@@ -1,0 +1,100 @@
+"""`vestnik key ...` and `vestnik token`: who may ask."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from app.commands.ground import BadInput, connected_settings, database, run
+
+group = typer.Typer(help="API keys: make, list and revoke them.")
+
+SHOWN = "{:<10} {:<9} {:<24} {:<17} {:<17} {}"
+
+
+class RoleName(StrEnum):
+    billing = "billing"
+    operator = "operator"
+    viewer = "viewer"
+    admin = "admin"
+
+
+@group.command(epilog='Example: vestnik key create --name "billing front end" --role billing')
+def create(
+    name: Annotated[str, typer.Option(help="what the key is for, shown in lists and in the audit")],
+    role: Annotated[RoleName, typer.Option(help="what it may do")],
+) -> None:
+    """Make an API key and print it. It is shown this once: the database keeps its hash alone."""
+    if not 0 < len(name.strip()) <= 200:
+        raise BadInput("--name must have 1 to 200 characters")
+
+    async def work() -> str:
+        from app.core.audit import record
+        from app.core.auth import create_key
+
+        async with database(connected_settings()) as db, db.transaction() as session:
+            key, row = await create_key(session, name.strip(), role.value)
+            await record(session, "command line", "key.create", f"key:{row.id}", {"role": role.value})
+            return key
+
+    typer.echo(run(work()))
+
+
+@group.command("list", epilog="Example: vestnik key list")
+def list_keys() -> None:
+    """List the keys: id, role, name, when made, when last used, and whether revoked or expired."""
+
+    async def work() -> None:
+        import sqlalchemy as sa
+
+        from app.core.clock import now
+        from app.core.models import ApiKey
+
+        async with database(connected_settings()) as db, db.transaction() as session:
+            rows = (await session.execute(sa.select(ApiKey).order_by(sa.column("created_at")))).scalars().all()
+        typer.echo(SHOWN.format("ID", "ROLE", "NAME", "CREATED", "LAST USED", "STATE"))
+        for row in rows:
+            state = "revoked" if row.revoked_at else "expired" if row.expires_at and row.expires_at <= now() else "valid"
+            used = f"{row.last_used_at:%Y-%m-%d %H:%M}" if row.last_used_at else "-"
+            typer.echo(SHOWN.format(row.id, row.role, row.name, f"{row.created_at:%Y-%m-%d %H:%M}", used, state))
+
+    run(work())
+
+
+@group.command(epilog="Example: vestnik key revoke Ab3dE6gH")
+def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", help="the 8 characters of the key, as in `vestnik key list`")]) -> None:
+    """Revoke a key: running servers refuse it within two seconds."""
+
+    async def work() -> None:
+        from app.core.audit import record
+        from app.core.clock import now
+        from app.core.models import ApiKey
+
+        async with database(connected_settings()) as db, db.transaction() as session:
+            row = await session.get(ApiKey, key_id)
+            if row is None:
+                raise BadInput(f"there is no key {key_id}: see `vestnik key list`")
+            if row.revoked_at is None:
+                row.revoked_at = now()
+                await record(session, "command line", "key.revoke", f"key:{key_id}")
+
+    run(work())
+    typer.echo(f"{key_id} is revoked")
+
+
+def token(
+    account: Annotated[str, typer.Option(help="the account number that the token is for")],
+    ttl: Annotated[int, typer.Option(min=1, max=31_536_000, help="seconds until it expires")] = 3600,
+) -> None:
+    """Print a cabinet token for one account, signed with the HS256 secret. For local runs and tests: production refuses it."""
+    from app.core.auth import cabinet_token
+    from app.core.config import load_settings
+
+    settings = load_settings()
+    if settings.env == "production":
+        raise BadInput("`vestnik token` is for local runs: in production the cabinet's own sign-in issues tokens")
+    if not settings.jwt_secret:
+        raise BadInput("tokens come from VESTNIK_JWT_JWKS_URL here: whoever holds its private key signs them")
+    if not 0 < len(account) <= 64:
+        raise BadInput("--account must have 1 to 64 characters")
+    typer.echo(cabinet_token(settings, account, ttl))

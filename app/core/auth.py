@@ -1,0 +1,198 @@
+"""Who is asking: API keys with roles, cabinet tokens, and what each may do.
+
+A key is `vst_<8 characters of its id>_<secret>`; the database has its SHA-256 alone (the secret is 256 random bits, so a slow hash would add nothing).
+A cabinet token is a JWT of the subscriber's; it reaches `/api/v1/me` and nothing else.
+"""
+
+import hashlib
+import hmac
+import secrets
+import string
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
+
+import jwt
+import sqlalchemy as sa
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.clock import now
+from app.core.config import Settings
+from app.core.db import Database
+from app.core.errors import Forbidden, Unauthorized
+from app.core.jwks import KeySet
+from app.core.models import ApiKey
+
+Role = Literal["billing", "operator", "viewer", "admin"]
+
+READS = frozenset(
+    {"accounts:read", "templates:read", "messages:read", "gateways:read", "forecasts:read", "reports:read", "audit:read"},
+)
+WRITES = frozenset({"events:write", "accounts:write", "templates:write", "messages:write", "forecasts:run"})
+SCOPES: dict[str, frozenset[str]] = {
+    "billing": frozenset({"events:write", "accounts:read", "accounts:write"}),
+    "operator": READS | WRITES,
+    "viewer": READS,
+    "admin": READS | WRITES | {"gateways:write", "admin"},
+}
+CABINET = "cabinet"
+
+ALPHABET = string.ascii_letters + string.digits
+CACHE_SECONDS = 2.0  # how long another process may still take a revoked key; this one forgets it at once
+USED_EVERY = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. `name` goes into the audit: `key:ab12cd34` or `subscriber`."""
+
+    name: str
+    scopes: frozenset[str]
+    account: str | None = None  # the number, for a cabinet token
+
+
+@dataclass(slots=True)
+class _Known:
+    row: ApiKey
+    until: float
+
+
+@dataclass(slots=True)
+class Gatekeeper:
+    """Turns an Authorization header into a Caller. Remembers keys for two seconds, so that a thousand requests a second are no thousand queries."""
+
+    settings: Settings
+    database: Database
+    known: dict[str, _Known] = field(default_factory=dict)
+    keys: KeySet | None = None
+
+    def __post_init__(self) -> None:
+        if self.settings.jwt_jwks_url:
+            self.keys = KeySet(self.settings.jwt_jwks_url)
+
+    async def identify(self, authorization: str | None) -> Caller:
+        """The caller, or Unauthorized."""
+        scheme, _, credentials = (authorization or "").partition(" ")
+        credentials = credentials.strip()
+        if scheme.lower() != "bearer" or not credentials:
+            raise Unauthorized("Send `Authorization: Bearer` with a key or a cabinet token.", code="missing_credentials")
+        if credentials.startswith("vst_"):
+            return await self._by_key(credentials)
+        return await self._by_token(credentials)
+
+    def forget(self, key_id: str) -> None:
+        self.known.pop(key_id, None)
+
+    async def _by_key(self, key: str) -> Caller:
+        parts = key.split("_", 2)
+        if len(parts) != 3 or len(parts[1]) != 8 or not key.isascii():
+            raise Unauthorized("This is no key of ours.", code="bad_key")
+        row = await self._row(parts[1])
+        if row is None or not hmac.compare_digest(digest(key), row.digest):
+            raise Unauthorized("This key is not known.", code="bad_key")
+        if row.revoked_at is not None:
+            raise Unauthorized("This key was revoked.", code="key_revoked")
+        if row.expires_at is not None and row.expires_at <= now():
+            raise Unauthorized("This key has expired.", code="key_expired")
+        return Caller(f"key:{row.id}", SCOPES[row.role])
+
+    async def _row(self, key_id: str) -> ApiKey | None:
+        found = self.known.get(key_id)
+        if found is not None and found.until > time.monotonic():
+            return found.row
+        async with self.database.transaction() as session:
+            row = await session.get(ApiKey, key_id)
+            if row is None:
+                return None
+            if row.revoked_at is None and (row.last_used_at is None or now() - row.last_used_at > USED_EVERY):
+                await session.execute(sa.update(ApiKey).where(sa.column("id") == key_id).values(last_used_at=now()))
+        if len(self.known) > 10_000:
+            self.known.clear()
+        self.known[key_id] = _Known(row, time.monotonic() + CACHE_SECONDS)
+        return row
+
+    async def _by_token(self, token: str) -> Caller:
+        try:
+            claims = await self._claims(token)
+        except jwt.ExpiredSignatureError:
+            raise Unauthorized("This token has expired: sign in again.", code="token_expired") from None
+        except (jwt.PyJWTError, ValueError, RecursionError):
+            raise Unauthorized("This token is not valid.", code="bad_token") from None
+        account = claims.get(self.settings.jwt_account_claim)
+        if not isinstance(account, str) or not account or len(account) > 64 or "\0" in account:
+            raise Unauthorized(f"The token names no account in `{self.settings.jwt_account_claim}`.", code="bad_token")
+        return Caller("subscriber", frozenset({CABINET}), account)
+
+    async def _claims(self, token: str) -> dict[str, Any]:
+        # The algorithm is pinned by the source of the key, never by the token: no `none`, no HS256 with a public key as its secret.
+        checks: dict[str, Any] = {
+            "audience": self.settings.jwt_audience,
+            "leeway": 30,
+            "options": {"require": ["exp", "aud"] + (["iss"] if self.settings.jwt_issuer else [])},
+        }
+        if self.settings.jwt_issuer:
+            checks["issuer"] = self.settings.jwt_issuer
+        if self.keys is not None:
+            key, algorithms = await self.keys.for_token(token)
+            return jwt.decode(token, key, algorithms=algorithms, **checks)
+        if not self.settings.jwt_secret:
+            raise jwt.InvalidTokenError
+        return jwt.decode(token, self.settings.jwt_secret, algorithms=["HS256"], **checks)
+
+
+def digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+async def create_key(session: AsyncSession, name: str, role: Role, expires_at: datetime | None = None) -> tuple[str, ApiKey]:
+    """A new key and its row. The key is shown this once: nobody can read it afterwards."""
+    key_id = "".join(secrets.choice(ALPHABET) for _ in range(8))
+    key = f"vst_{key_id}_{secrets.token_urlsafe(32)}"
+    row = ApiKey(id=key_id, digest=digest(key), name=name, role=role, expires_at=expires_at)
+    session.add(row)
+    await session.flush()
+    return key, row
+
+
+def cabinet_token(settings: Settings, account: str, ttl: int = 3600) -> str:
+    """A cabinet token for local runs and tests, signed with the HS256 secret."""
+    issued = int(time.time())
+    claims: dict[str, Any] = {"sub": account, settings.jwt_account_claim: account, "aud": settings.jwt_audience, "iat": issued, "exp": issued + ttl}
+    if settings.jwt_issuer:
+        claims["iss"] = settings.jwt_issuer
+    return jwt.encode(claims, settings.jwt_secret, algorithm="HS256")
+
+
+class RequiresScope:
+    """A dependency that hands over the caller when he has the scope. `Guarded` routes look at `scope` before they read the body."""
+
+    def __init__(self, scope: str) -> None:
+        self.scope = scope
+
+    def __call__(self, request: Request) -> Caller:
+        return self.check(request.scope["caller"])
+
+    def check(self, caller: Caller) -> Caller:
+        if self.scope not in caller.scopes:
+            raise Forbidden(f"This needs the scope {self.scope}.", code="missing_scope")
+        return caller
+
+
+def may(scope: str) -> Any:
+    return Depends(RequiresScope(scope))
+
+
+# A route's signature says who may call it: `caller: MayReadAccounts`.
+MayWriteEvents = Annotated[Caller, may("events:write")]
+MayReadAccounts = Annotated[Caller, may("accounts:read")]
+MayWriteAccounts = Annotated[Caller, may("accounts:write")]
+MayReadTemplates = Annotated[Caller, may("templates:read")]
+MayWriteTemplates = Annotated[Caller, may("templates:write")]
+MayReadMessages = Annotated[Caller, may("messages:read")]
+MayWriteMessages = Annotated[Caller, may("messages:write")]
+MayReadGateways = Annotated[Caller, may("gateways:read")]
+MayWriteGateways = Annotated[Caller, may("gateways:write")]
+Admin = Annotated[Caller, may("admin")]
+Subscriber = Annotated[Caller, may(CABINET)]

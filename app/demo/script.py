@@ -1,0 +1,97 @@
+"""What the demonstration tells: its subscribers, what happens to them, and how each message must end."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+# Ends of addresses that the simulators treat badly.
+UNDELIVERABLE = "13"  # taken, then a receipt that says UNDELIV
+REFUSED = "14"  # refused at submit: ESME_RINVDSTADR
+NOBODY = "nobody"  # refused at RCPT: 550 5.1.1
+
+SMSC_OPTIONS = ["--receipt-delay", "0.7", "--outcome", f"{UNDELIVERABLE}=UNDELIV", "--error", f"{REFUSED}=0x0B"]
+MAILBOX_OPTIONS = ["--rule", f"{NOBODY}@*=550 5.1.1 No such user here"]
+
+# Wherever this runs, one of these has day: quiet hours would hold what is not urgent until the morning.
+ZONES = (
+    *("Europe/Moscow", "Asia/Yekaterinburg", "Asia/Novosibirsk", "Asia/Vladivostok", "Pacific/Auckland"),
+    *("Pacific/Honolulu", "America/Los_Angeles", "America/New_York", "America/Sao_Paulo", "Atlantic/Azores"),
+)
+
+
+def zone_with_day(at: datetime) -> str:
+    """The first zone whose clock stands between 9:30 and 20:00."""
+    return next((zone for zone in ZONES if time(9, 30) <= at.astimezone(ZoneInfo(zone)).time() <= time(20)), ZONES[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Subscriber:
+    number: str
+    name: str
+    locale: str
+    phone: str = ""
+    email: str = ""
+    balance: str = "340.00"
+
+    def body(self, zone: str) -> dict[str, Any]:
+        """For PUT /accounts/NUMBER."""
+        contacts = [{"channel": channel, "address": address} for channel, address in (("sms", self.phone), ("email", self.email)) if address]
+        return {
+            "name": self.name, "status": "active", "balance": self.balance, "balance_as_of": (datetime.now(UTC) - timedelta(hours=1)).isoformat(),
+            "credit_limit": "0.00", "currency": "RUB", "locale": self.locale, "timezone": zone, "tariff": "Home 100", "threshold": "50.00", "contacts": contacts,
+            "charges": [{"id": "tariff", "title": "Home 100", "amount": "600.00", "kind": "monthly", "day": 1}],
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One operation event: who, what, and its data."""
+
+    number: str
+    type: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+SUBSCRIBERS = (
+    Subscriber("100501", "Анна Петрова", "ru", "+79160000101", "anna@example.org", "112.30"),
+    Subscriber("100502", "Борис Иванов", "ru", "+79160000102"),
+    Subscriber("100503", "Вера Смирнова", "ru", "+79160000103", "vera@example.org"),
+    Subscriber("100504", "Emma Brown", "en", "+79160000104", "emma@example.org"),
+    Subscriber("100505", "Frank Green", "en", f"+791600002{UNDELIVERABLE}"),
+    Subscriber("100506", "Галина Орлова", "ru", email=f"{NOBODY}@example.org"),
+    Subscriber("100507", "Harry White", "en", f"+791600003{REFUSED}", "harry@example.org"),
+    Subscriber("100508", "Дмитрий Кузнецов", "ru", "+79160000108", "dmitry@example.org"),
+)
+
+LONG_TARIFF = "Домашний интернет 500 Мбит/с с телевидением (180 каналов) и мобильной связью для всей семьи"
+LONG_REASON = (
+    "Услуга отключена по вашему заявлению, поданному в офисе обслуживания. Оборудование, взятое в аренду, нужно вернуть в течение десяти дней: "
+    "приставку с пультом и блоком питания, а также маршрутизатор. Неиспользованный остаток оплаты возвращён на лицевой счёт в полном объёме; "
+    "подключить услугу снова можно в любой день в личном кабинете, по телефону или в офисе, и прежние настройки сохранятся ещё три месяца."
+)
+
+# Posted one by one, each as a request of its own: binary and structured mode by turns.
+SINGLE = (
+    Happening("100501", "payment.received", {"amount": "500.00", "balance": "612.30", "method": "card"}),
+    Happening("100502", "service.connected", {"service": {"code": "tv", "name": "Телевидение"}, "price": "250.00", "period": "month"}),
+    Happening("100503", "tariff.changed", {"old_tariff": "Домашний 100", "new_tariff": LONG_TARIFF, "price": "990.00"}),
+    Happening("100504", "tariff.changed", {"old_tariff": "Home 100", "new_tariff": "Home 300", "price": "750.00"}),
+)
+# Posted together, as the billing's nightly run would.
+BATCH = (
+    Happening("100505", "payment.received", {"amount": "150.00", "method": "cash"}),
+    Happening("100506", "service.connected", {"service": {"code": "av", "name": "Антивирус"}, "price": "99.00"}),
+    Happening("100507", "payment.received", {"amount": "1000.00", "method": "transfer"}),
+    Happening("100508", "service.disconnected", {"service": {"code": "tv", "name": "Телевидение"}, "reason": LONG_REASON}),
+)
+STRANGER = Happening("no-such-account", "payment.received", {"amount": "1.00"})
+
+
+def expected_state(channel: str, address: str) -> str:
+    """How a message to this address ends."""
+    if channel == "email":
+        return "failed" if address.startswith(f"{NOBODY}@") else "accepted"
+    if address.endswith(UNDELIVERABLE):
+        return "undelivered"
+    return "failed" if address.endswith(REFUSED) else "delivered"

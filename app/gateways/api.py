@@ -1,0 +1,159 @@
+"""Gateways over the API. Secrets go in and never come out."""
+
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Path, Request, Response
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core import audit
+from app.core.auth import Caller, MayReadGateways, MayWriteGateways
+from app.core.clock import now
+from app.core.db import SessionDep
+from app.core.errors import Conflict, NotFound, field_invalid
+from app.core.http import Guarded
+from app.core.page import Page, Paging, encode_cursor
+from app.core.preconditions import IfMatch, etag, require_match
+from app.core.secrets import SecretBox
+from app.gateways.models import Gateway
+from app.gateways.settings import GatewayIn, stored
+from app.gateways.smpp import Profile, SmppSettings
+from app.gateways.smtp import SmtpProfile, SmtpSettings
+
+router = APIRouter(prefix="/gateways", tags=["gateways"], route_class=Guarded)
+
+NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+Name = Annotated[str, Path(pattern=NAME, description="Lower-case letters, digits, dot, hyphen, underscore")]
+
+# Where a password goes: whoever changes these must know the password, or it could be sent to a host of his own.
+DESTINATION = ("host", "port", "tls", "kind")
+UNFINISHED = sa.text("SELECT EXISTS (SELECT FROM outbox WHERE gateway = :name)")
+
+
+class GatewayOut(BaseModel):
+    """The settings as they were given, less the password; `has_secret` says whether there is one."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    kind: str
+    enabled: bool
+    paused: bool
+    has_secret: bool
+    revision: int
+
+
+def shown(gateway: Gateway) -> dict[str, Any]:
+    state = {"name": gateway.name, "enabled": gateway.enabled, "paused": gateway.paused, "has_secret": gateway.secret is not None, "revision": gateway.revision}
+    return gateway.settings | state
+
+
+@router.get("", operation_id="list_gateways", summary="All gateways, by name")
+async def list_gateways(caller: MayReadGateways, session: SessionDep, paging: Paging) -> Page[GatewayOut]:
+    query = sa.select(Gateway).order_by(sa.column("name")).limit(paging.limit + 1)
+    if (after := paging.key(str)) is not None:
+        query = query.where(sa.column("name") > after[0])
+    rows = (await session.execute(query)).scalars().all()
+    more = encode_cursor(rows[paging.limit - 1].name) if len(rows) > paging.limit else None
+    return Page(items=[GatewayOut.model_validate(shown(row)) for row in rows[: paging.limit]], next_cursor=more)
+
+
+@router.get("/profile-schema", operation_id="read_profile_schema", summary="The keys of `profile`, as JSON Schema")
+async def profile_schema(caller: MayReadGateways) -> dict[str, Any]:
+    return {"smpp": Profile.model_json_schema(), "smtp": SmtpProfile.model_json_schema()}
+
+
+@router.get("/{name}", operation_id="read_gateway", summary="One gateway")
+async def read_gateway(name: Name, caller: MayReadGateways, session: SessionDep, response: Response) -> GatewayOut:
+    gateway = await existing(session, name)
+    response.headers["ETag"] = etag(gateway.revision)
+    return GatewayOut.model_validate(shown(gateway))
+
+
+@router.put("/{name}", operation_id="put_gateway", summary="Create or change a gateway", responses={201: {"model": GatewayOut, "description": "Created"}})
+async def put_gateway(
+    name: Name, given: GatewayIn, caller: MayWriteGateways, request: Request, session: SessionDep, response: Response, if_match: IfMatch = None
+) -> GatewayOut:
+    """A change is taken over by the workers within a second; what is on the wire is settled first. A password that is left out stays."""
+    gateway, created = await apply(session, request.app.state.secrets, caller, name, given, if_match=if_match, guarded=True)
+    response.status_code = 201 if created else 200
+    response.headers["ETag"] = etag(gateway.revision)
+    return GatewayOut.model_validate(shown(gateway))
+
+
+async def apply(
+    session: AsyncSession,
+    secrets: SecretBox,
+    caller: Caller | str,
+    name: str,
+    given: SmppSettings | SmtpSettings,
+    *,
+    if_match: str | None = None,
+    guarded: bool = False,
+) -> tuple[Gateway, bool]:
+    """Make the gateway as given. The row, and whether it is new. `guarded` asks for If-Match where there is one already."""
+    settings, password = stored(given), given.password.get_secret_value() if given.password is not None else None
+    sealed = secrets.seal(password) if password else None
+    fresh = insert(Gateway).values(
+        name=name, kind=given.kind, settings=settings, secret=sealed, enabled=given.enabled, paused=False, revision=1, created_at=now(), updated_at=now()
+    )
+    made: Any = (await session.execute(fresh.on_conflict_do_nothing().returning(sa.column("name")))).first()
+    gateway = await session.get_one(Gateway, name, with_for_update=True)
+    if made is not None:
+        await audit.record(session, caller, "gateway.create", f"gateway:{name}", settings)
+        return gateway, True
+    if guarded:
+        require_match(if_match, gateway.revision)
+    says_password = "password" in given.model_fields_set
+    moved = [field for field in DESTINATION if gateway.settings.get(field) != settings.get(field)]
+    if moved and gateway.secret is not None and not says_password:
+        raise field_invalid(
+            ("password",), "secret_needed", f"{', '.join(moved)} changed: give the password again, or it could be sent to somebody else's host."
+        )
+    changes: dict[str, Any] = {key: [gateway.settings.get(key), value] for key, value in settings.items() if gateway.settings.get(key) != value}
+    changes |= {"enabled": [gateway.enabled, given.enabled]} if gateway.enabled != given.enabled else {}
+    changes |= {"password": "changed"} if says_password else {}
+    if changes:
+        gateway.kind, gateway.settings, gateway.enabled = given.kind, settings, given.enabled
+        gateway.secret = sealed if says_password else gateway.secret
+        gateway.revision, gateway.updated_at = gateway.revision + 1, now()
+        await audit.record(session, caller, "gateway.update", f"gateway:{name}", changes)
+        await session.flush()
+    return gateway, False
+
+
+@router.delete("/{name}", operation_id="delete_gateway", summary="Delete a gateway that has no unfinished messages", status_code=204)
+async def delete_gateway(name: Name, caller: MayWriteGateways, session: SessionDep) -> None:
+    gateway = await existing(session, name, lock=True)
+    if (await session.execute(UNFINISHED, {"name": name})).scalar():
+        raise Conflict("It has unfinished messages: disable it and wait until they are sent another way or have expired.", code="gateway_in_use")
+    await session.delete(gateway)
+    await session.execute(sa.text("DELETE FROM bind_slot WHERE gateway = :name AND until < now()"), {"name": name})
+    await audit.record(session, caller, "gateway.delete", f"gateway:{name}")
+
+
+@router.post("/{name}/pause", operation_id="pause_gateway", summary="Stop sending; the bind stays up and receipts are taken")
+async def pause(name: Name, caller: MayWriteGateways, session: SessionDep) -> GatewayOut:
+    return await _set_paused(session, caller, name, paused=True)
+
+
+@router.post("/{name}/resume", operation_id="resume_gateway", summary="Send again")
+async def resume(name: Name, caller: MayWriteGateways, session: SessionDep) -> GatewayOut:
+    return await _set_paused(session, caller, name, paused=False)
+
+
+async def _set_paused(session: AsyncSession, caller: Caller, name: str, *, paused: bool) -> GatewayOut:
+    gateway = await existing(session, name, lock=True)
+    if gateway.paused != paused:
+        gateway.paused, gateway.updated_at = paused, now()
+        await audit.record(session, caller, "gateway.pause" if paused else "gateway.resume", f"gateway:{name}")
+    return GatewayOut.model_validate(shown(gateway))
+
+
+async def existing(session: AsyncSession, name: str, *, lock: bool = False) -> Gateway:
+    gateway = await session.get(Gateway, name, with_for_update=lock)
+    if gateway is None:
+        raise NotFound(f"There is no gateway {name}.", code="gateway_not_found")
+    return gateway

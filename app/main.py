@@ -1,0 +1,101 @@
+"""The API process: `create_app(settings)` is the same in production and in tests."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import Response
+
+from app.accounts import api as accounts
+from app.accounts import cabinet
+from app.catalogue import api as catalogue
+from app.catalogue.registry import Catalogue
+from app.core import health, http, metrics, openapi
+from app.core.auth import Gatekeeper
+from app.core.config import Settings
+from app.core.db import Database
+from app.core.migrate import head
+from app.core.secrets import SecretBox
+from app.core.wakeups import Wakeups
+from app.desk import erasure, event_view, keys
+from app.events import api as events
+from app.events.intake import Intake
+from app.gateways import api as gateways
+from app.notifications import api as messages
+from app.rendering import api as templates
+from app.sending import api as sending
+
+ROUTERS: tuple[APIRouter, ...] = (
+    events.router,
+    event_view.router,
+    catalogue.router,
+    accounts.router,
+    erasure.router,
+    templates.router,
+    gateways.router,
+    sending.router,
+    messages.router,
+    keys.router,
+    cabinet.router,
+)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application. What it needs is built once, here, and found at `app.state`."""
+    database = Database.of(settings, name="vestnik-serve", pool_size=10)
+    wakeups = Wakeups(settings.redis_url)
+    catalogue_now = Catalogue()
+    intake = Intake(database, catalogue_now, wakeups)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        intake.start()
+        yield
+        await intake.stop()
+        await wakeups.close()
+        await database.close()
+
+    app = FastAPI(title="Vestnik", version=version("vestnik"), lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.state.settings = settings
+    app.state.database = database
+    app.state.gatekeeper = Gatekeeper(settings, database)
+    app.state.wakeups = wakeups
+    app.state.catalogue = catalogue_now
+    app.state.intake = intake
+    app.state.secrets = SecretBox(settings.secret_keys)
+    app.state.schema_head = head()
+    metrics.BUILD.info({"version": version("vestnik")})
+
+    for router in ROUTERS:
+        app.include_router(router, prefix=http.API)
+    app.include_router(health.router)
+    http.install(app)
+    if settings.cors_origins:
+        origins = [origin.strip() for origin in settings.cors_origins.split(",")]
+        app.add_middleware(
+            CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["Authorization", "Content-Type", "If-Match"], expose_headers=["ETag"]
+        )
+    if settings.docs == "on":
+        publish_contract(app)
+    return app
+
+
+def publish_contract(app: FastAPI) -> None:
+    """The contract at /api/v1/openapi.json, and a page to read it with."""
+    contract = orjson.dumps(openapi.document(app))
+
+    async def served(_: Any) -> Response:
+        return Response(contract, media_type="application/json")
+
+    app.router.add_route(http.CONTRACT, served, include_in_schema=False)
+    app.include_router(openapi.docs_router)
+
+
+def contract_text(settings: Settings) -> str:
+    """The contract as `openapi/vestnik.json` has it."""
+    return json.dumps(openapi.document(create_app(settings)), ensure_ascii=False, indent=2, sort_keys=True) + "\n"

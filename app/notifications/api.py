@@ -1,0 +1,206 @@
+"""Messages: what was sent to whom, with what result and why; cancel and resend."""
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import AwareDatetime, BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.accounts.window import next_open, open_until
+from app.catalogue.registry import Catalogue
+from app.core import audit
+from app.core.auth import MayReadMessages, MayWriteMessages
+from app.core.clock import now
+from app.core.db import SessionDep
+from app.core.errors import Conflict, NotFound
+from app.core.http import Guarded
+from app.core.ids import first_id_at
+from app.core.page import Page, Paging, encode_cursor
+from app.gateways.roads import Roads
+from app.notifications.audience import ORDINARY, URGENT, Reached, Told
+from app.notifications.history import HistoryLine, history_of
+from app.notifications.hold import close
+from app.notifications.plan import zone_of
+from app.notifications.rows import Rows
+from app.notifications.states import State
+from app.rendering.compose import Composed
+
+router = APIRouter(prefix="/messages", tags=["messages"], route_class=Guarded)
+
+# While a message has a line in the outbox, that line knows its state.
+SHOWN = """
+SELECT m.id, a.number AS account, m.type, m.channel, m.address, coalesce(o.gateway, m.gateway) AS gateway, coalesce(o.state, m.state) AS state,
+       CASE WHEN o.message_id IS NULL THEN m.reason ELSE o.reason END AS reason, m.subject, m.text, m.parts AS segments,
+       coalesce(o.not_before, m.not_before) AS not_before, coalesce(o.expires_at, m.expires_at) AS expires_at, m.updated_at, m.resend_of, m.event_id, m.urgent
+FROM message m LEFT JOIN outbox o ON o.message_id = m.id LEFT JOIN account a ON a.id = m.account_id
+"""
+
+
+class MessageOut(BaseModel):
+    """`account` is null after its erasure. `segments` are the parts that are billed; null for e-mail."""
+
+    id: UUID
+    account: str | None
+    type: str
+    channel: str
+    address: str
+    gateway: str | None
+    state: State
+    reason: str | None
+    subject: str | None
+    text: str
+    segments: int | None
+    not_before: datetime
+    expires_at: datetime
+    created_at: datetime
+    updated_at: datetime
+    event_id: UUID | None
+    resend_of: UUID | None
+
+
+class MessageWithHistory(MessageOut):
+    history: list[HistoryLine]
+
+
+class MessageFilter:
+    """The filters of the list. Each narrows; times are those of creation."""
+
+    def __init__(
+        self,
+        account: Annotated[str | None, Query(max_length=64)] = None,
+        address: Annotated[str | None, Query(max_length=320)] = None,
+        type: Annotated[str | None, Query(max_length=100)] = None,  # noqa: A002 - the contract's word
+        channel: Annotated[Literal["sms", "email"] | None, Query()] = None,
+        state: Annotated[State | None, Query()] = None,
+        gateway: Annotated[str | None, Query(max_length=64)] = None,
+        from_: Annotated[AwareDatetime | None, Query(alias="from")] = None,
+        to: Annotated[AwareDatetime | None, Query()] = None,
+    ) -> None:
+        self.conditions: list[str] = []
+        self.values: dict[str, Any] = {}
+        if account is not None:
+            self._add("m.account_id = (SELECT id FROM account WHERE number = :account)", account=account)
+        if address is not None:
+            self._add("m.address = :address", address=address)
+        if type is not None:
+            self._add("m.type = :type", type=type)
+        if channel is not None:
+            self._add("m.channel = :channel", channel=channel)
+        if state is not None:
+            self._add("coalesce(o.state, m.state) = :state", state=state.value)
+        if gateway is not None:
+            self._add("coalesce(o.gateway, m.gateway) = :gateway", gateway=gateway)
+        if from_ is not None:
+            self._add("m.id >= :from_id", from_id=first_id_at(from_))
+        if to is not None:
+            self._add("m.id < :to_id", to_id=first_id_at(to))
+
+    def _add(self, condition: str, **values: Any) -> None:
+        self.conditions.append(condition)
+        self.values |= values
+
+
+def out(row: Any) -> dict[str, Any]:
+    shown = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's own name for the public mapping
+    account = shown["account"]
+    shown["account"] = None if account is None or account.startswith("erased:") else account
+    shown["segments"] = shown["segments"] if shown["channel"] == "sms" else None
+    return shown | {"created_at": made_at(shown["id"])}
+
+
+def made_at(message_id: UUID) -> datetime:
+    """RFC 9562, 5.7: the first 48 bits are Unix milliseconds."""
+    return datetime.fromtimestamp((message_id.int >> 80) / 1000, tz=now().tzinfo)
+
+
+@router.get("", operation_id="list_messages", summary="Messages, newest first")
+async def list_messages(caller: MayReadMessages, session: SessionDep, paging: Paging, wanted: Annotated[MessageFilter, Depends()]) -> Page[MessageOut]:
+    conditions, values = list(wanted.conditions), dict(wanted.values)
+    if (after := paging.key(UUID)) is not None:
+        conditions.append("m.id < :after")
+        values["after"] = after[0]
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    rows = (await session.execute(sa.text(f"{SHOWN} {where} ORDER BY m.id DESC LIMIT :limit"), values | {"limit": paging.limit + 1})).all()
+    more = encode_cursor(rows[paging.limit - 1].id) if len(rows) > paging.limit else None
+    return Page(items=[MessageOut.model_validate(out(row)) for row in rows[: paging.limit]], next_cursor=more)
+
+
+@router.get("/{message_id}", operation_id="read_message", summary="One message with its history")
+async def read_message(message_id: UUID, caller: MayReadMessages, session: SessionDep) -> MessageWithHistory:
+    """Every state, attempt and receipt, with time and reason."""
+    row = await existing(session, message_id)
+    return MessageWithHistory.model_validate(out(row) | {"history": await history_of(session, message_id, made_at(message_id))})
+
+
+async def existing(session: AsyncSession, message_id: UUID) -> Any:
+    row = (await session.execute(sa.text(f"{SHOWN} WHERE m.id = :id"), {"id": message_id})).first()
+    if row is None:
+        raise NotFound("There is no such message.", code="message_not_found")
+    return row
+
+
+@router.post("/{message_id}/cancel", operation_id="cancel_message", summary="Cancel a message that is held or queued")
+async def cancel_message(message_id: UUID, caller: MayWriteMessages, session: SessionDep) -> MessageOut:
+    row = await existing(session, message_id)
+    if not await close(session, [message_id], State.CANCELLED, "operator", now(), detail=caller.name):
+        row = await existing(session, message_id)
+        if row.state == State.SENDING:
+            raise Conflict("It is on the wire just now.", code="in_flight")
+        raise Conflict(f"It is {row.state}: only a held or queued message can be cancelled.", code="not_waiting")
+    await audit.record(session, caller, "message.cancel", f"message:{message_id}")
+    return MessageOut.model_validate(out(await existing(session, message_id)))
+
+
+@router.post("/{message_id}/resend", operation_id="resend_message", summary="Send its words once more, as a new message", status_code=201)
+async def resend_message(message_id: UUID, caller: MayWriteMessages, session: SessionDep, request: Request) -> MessageOut:
+    """A new message to the same address with the same words; it points to the old one. Quiet hours hold it as any other."""
+    old = (await session.execute(sa.text("SELECT * FROM message WHERE id = :id"), {"id": message_id})).first()
+    if old is None:
+        raise NotFound("There is no such message.", code="message_not_found")
+    if (await existing(session, message_id)).state in {State.HELD, State.QUEUED, State.SENDING}:
+        raise Conflict("It has not been sent yet.", code="not_sent_yet")
+    if not old.address:
+        raise Conflict("Its contents were erased.", code="erased")
+    timezone = (await session.execute(sa.text("SELECT timezone FROM account WHERE id = :id"), {"id": old.account_id})).scalar()
+    settings, moment, catalogue = request.app.state.settings, now(), Catalogue()
+    await catalogue.refresh(session)
+    rules, zone = catalogue.types.get(old.type), zone_of(timezone or "", settings.timezone)
+    keeps_quiet = old.channel == "sms" and not (rules and rules.passes_quiet_hours)
+    opens = next_open(moment, zone, settings.quiet) if keeps_quiet else moment
+    told = Told(
+        contact=Reached(old.contact_id, old.channel, old.address, "", suppressed=False),
+        not_before=opens,
+        send_until=open_until(opens, zone, settings.quiet) if keeps_quiet else None,
+        expires_at=opens + (rules.ttl if rules else timedelta(days=1)),
+        priority=URGENT if old.urgent else ORDINARY,
+    )
+    words = Composed(
+        template_id=old.template_id,
+        version=old.template_version,
+        locale=old.locale,
+        subject=old.subject,
+        text=old.text,
+        html=old.html,
+        encoding=old.encoding,
+        parts=old.parts,
+    )
+    road = (await Roads.look(session)).choose(old.channel)
+    rows = Rows()
+    made = rows.message(
+        event_id=old.event_id,
+        account_id=old.account_id,
+        code=old.type,
+        told=told,
+        words=words,
+        gateway=road.name if road else None,
+        now=moment,
+        resend_of=message_id,
+    )
+    await rows.write(session)
+    await audit.record(session, caller, "message.resend", f"message:{message_id}", {"message": str(made)})
+    if road:
+        request.state.after_commit = road.queues
+    return MessageOut.model_validate(out(await existing(session, made)))

@@ -1,0 +1,71 @@
+"""The history of one message: creation, attempts, receipts and rare moves, told as one line after the other."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.notifications.states import State
+
+CHANGES = sa.text("SELECT at, state, reason, detail FROM message_change WHERE message_id = :id ORDER BY id")
+# The tables below belong to later steps of the pipeline; what is read here is only what they say of this message.
+ATTEMPTS = sa.text("""
+SELECT n, min(claimed_at) AS claimed_at, max(at) AS at, max(gateway) AS gateway, max(parts) AS parts, array_agg(outcome ORDER BY part) AS outcomes,
+       max(reason) AS reason, max(code) AS code, max(detail) AS detail, array_remove(array_agg(gateway_message_id ORDER BY part), NULL) AS ids
+FROM submission WHERE message_id = :id GROUP BY n ORDER BY n
+""")
+RECEIPTS = sa.text("SELECT at, gateway, part, stat, state, reason, gateway_message_id FROM receipt WHERE message_id = :id AND status = 'matched' ORDER BY id")
+ON_THE_WIRE = sa.text("SELECT claimed_at, gateway FROM outbox WHERE message_id = :id AND state = 'sending'")
+
+STATE_OF = {"accepted": State.ACCEPTED, "refused": State.FAILED, "unknown": State.UNKNOWN, "deferred": State.QUEUED}
+
+
+class HistoryLine(BaseModel):
+    """`state` is what the message was from then on; a receipt that changed nothing repeats the state it was in."""
+
+    at: datetime
+    state: State
+    reason: str | None
+    gateway: str | None
+    detail: str | None
+
+
+async def history_of(session: AsyncSession, message_id: UUID, created: datetime) -> list[HistoryLine]:
+    """In order of time."""
+    changes = (await session.execute(CHANGES, {"id": message_id})).all()
+    attempts = (await session.execute(ATTEMPTS, {"id": message_id})).all()
+    receipts = (await session.execute(RECEIPTS, {"id": message_id})).all()
+    now_sending = (await session.execute(ON_THE_WIRE, {"id": message_id})).first()
+    born_held = bool(changes) and changes[0].state == State.HELD and (changes[0].at - created).total_seconds() < 1
+    lines = [] if born_held else [line(created, State.QUEUED)]
+    lines += [line(row.at, State(row.state), row.reason, None, row.detail) for row in changes]
+    for row in attempts:
+        lines.append(line(row.claimed_at, State.SENDING, None, row.gateway, f"attempt {row.n}" if row.n > 1 else None))
+        lines.append(line(row.at, outcome_of(row.outcomes), row.reason, row.gateway, said_of(row)))
+    if now_sending is not None:
+        lines.append(line(now_sending.claimed_at, State.SENDING, None, now_sending.gateway))
+    lines.sort(key=lambda entry: entry.at)
+    return lines + [receipt_line(row, lines) for row in receipts]
+
+
+def line(at: datetime, state: State, reason: str | None = None, gateway: str | None = None, detail: str | None = None) -> HistoryLine:
+    return HistoryLine(at=at, state=state, reason=reason, gateway=gateway, detail=detail)
+
+
+def outcome_of(outcomes: list[str]) -> State:
+    """Of an attempt in several parts: the worst decides."""
+    worst = next((outcome for outcome in ("refused", "unknown", "deferred") if outcome in outcomes), "accepted")
+    return STATE_OF[worst]
+
+
+def said_of(row: Any) -> str | None:
+    parts = [row.code, row.detail, f"id {', '.join(row.ids)}" if row.ids else None]
+    return " ".join(part for part in parts if part) or None
+
+
+def receipt_line(row: Any, lines: list[HistoryLine]) -> HistoryLine:
+    state = State(row.state) if row.state else lines[-1].state if lines else State.ACCEPTED
+    return line(row.at, state, row.reason, row.gateway, f"receipt {row.stat} for part {row.part}, id {row.gateway_message_id}")

@@ -1,0 +1,203 @@
+"""Held messages: released when their hour comes, rendered anew with the words published then; put off again when a queue backs up past the window.
+
+Every step takes what it moves with SKIP LOCKED and does it in one transaction: two sweepers share the work, a dying one leaves none undone.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.accounts.window import next_open, open_until
+from app.catalogue.registry import Catalogue
+from app.core import metrics
+from app.core.clock import now as clock
+from app.core.config import Settings
+from app.core.db import Database
+from app.core.ids import new_id
+from app.core.wakeups import Wakeups
+from app.gateways.roads import Roads
+from app.notifications.audience import Reached
+from app.notifications.plan import ACCOUNTS, zone_of
+from app.notifications.rows import CHANGES
+from app.notifications.states import State
+from app.rendering.compose import Composed, NoTemplate, RenderFailed, Templates, variables
+
+log = structlog.get_logger()
+
+BATCH = 500
+
+DUE = sa.text("""
+SELECT message_id FROM outbox WHERE state = 'held' AND not_before <= now() AND expires_at > now() ORDER BY not_before LIMIT :batch FOR UPDATE SKIP LOCKED
+""")
+HELD = sa.text("""
+SELECT m.id, m.account_id, m.event_id, m.type, m.channel, m.contact_id, m.address, m.subject, m.text, m.html, m.locale, m.template_id, m.template_version, m.encoding, m.parts,
+       e.time, CAST(e.data AS text) AS data, c.label, coalesce(c.suppressed, false) AS suppressed, c.id IS NULL AS contact_gone
+FROM message m LEFT JOIN event e ON e.id = m.event_id LEFT JOIN contact c ON c.id = m.contact_id
+WHERE m.id = ANY(CAST(:ids AS uuid[])) ORDER BY m.id
+""")
+REWRITE = sa.text("""
+UPDATE message m SET subject = v.subject, text = v.text, html = v.html, locale = v.locale, template_id = v.template_id, template_version = v.version,
+       encoding = v.encoding, parts = v.parts, gateway = v.gateway, updated_at = :now
+FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS text[]), CAST(:c2 AS text[]), CAST(:c3 AS text[]), CAST(:c4 AS text[]), CAST(:c5 AS uuid[]), CAST(:c6 AS int[]),
+            CAST(:c7 AS text[]), CAST(:c8 AS smallint[]), CAST(:c9 AS text[]))
+    AS v(id, subject, text, html, locale, template_id, version, encoding, parts, gateway)
+WHERE m.id = v.id
+""")
+QUEUE = sa.text("""
+UPDATE outbox o SET state = 'queued', reason = NULL, gateway = v.gateway, parts = v.parts, send_until = v.send_until, not_before = :now
+FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS text[]), CAST(:c2 AS smallint[]), CAST(:c3 AS timestamptz[])) AS v(id, gateway, parts, send_until)
+WHERE o.message_id = v.id AND o.state = 'held'
+""")
+LATE = sa.text("""
+SELECT o.message_id, o.not_before, o.send_until, a.timezone FROM outbox o JOIN message m ON m.id = o.message_id JOIN account a ON a.id = m.account_id
+WHERE o.state = 'queued' AND o.send_until <= now() AND o.expires_at > now() LIMIT :batch FOR UPDATE OF o SKIP LOCKED
+""")
+PUT_OFF = sa.text("""
+UPDATE outbox o SET state = 'held', reason = 'quiet_hours', not_before = v.not_before, send_until = v.send_until,
+       expires_at = o.expires_at
+FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS timestamptz[]), CAST(:c2 AS timestamptz[])) AS v(id, not_before, send_until)
+WHERE o.message_id = v.id AND o.state = 'queued'
+""")
+EXPIRED = sa.text("SELECT message_id FROM outbox WHERE state = ANY(CAST(:states AS text[])) AND expires_at <= now() LIMIT :batch FOR UPDATE SKIP LOCKED")
+CLOSE = sa.text("""
+WITH gone AS (DELETE FROM outbox WHERE message_id = ANY(CAST(:ids AS uuid[])) AND state = ANY(CAST(:states AS text[])) RETURNING message_id)
+UPDATE message SET state = :state, reason = :reason, updated_at = :now WHERE id = ANY(ARRAY(SELECT message_id FROM gone)) RETURNING id, channel, gateway, type
+""")
+UNROUTED = sa.text("""
+SELECT o.message_id, o.channel, o.gateway FROM outbox o LEFT JOIN gateway g ON g.name = o.gateway AND g.enabled
+WHERE o.state = 'queued' AND o.channel = :channel AND g.name IS NULL LIMIT :batch FOR UPDATE OF o SKIP LOCKED
+""")
+REROUTE = sa.text("""
+WITH moved AS (UPDATE outbox SET gateway = :gateway WHERE message_id = ANY(CAST(:ids AS uuid[])) RETURNING message_id)
+UPDATE message SET gateway = :gateway, updated_at = now() WHERE id = ANY(ARRAY(SELECT message_id FROM moved))
+""")
+
+
+async def close(session: AsyncSession, ids: Sequence[UUID], state: State, reason: str, moment: datetime, detail: str | None = None) -> list[UUID]:
+    """End messages that are still held or queued: cancelled or expired. Which ones; those that are on the wire stay."""
+    waiting = [State.HELD.value, State.QUEUED.value]
+    rows = (await session.execute(CLOSE, {"ids": list(ids), "states": waiting, "state": state.value, "reason": reason, "now": moment})).all()
+    await CHANGES.run(session, [(new_id(), row.id, moment, state.value, reason, detail) for row in rows])
+    for row in rows:
+        metrics.MESSAGES.labels(row.channel, row.gateway or "none", row.type, state.value).inc()
+    return [row.id for row in rows]
+
+
+class Holding:
+    """The steps that the sweeper runs. Each returns how many it moved."""
+
+    def __init__(self, database: Database, settings: Settings, wakeups: Wakeups) -> None:
+        self._database, self._settings, self._wakeups = database, settings, wakeups
+        self._catalogue, self._templates = Catalogue(), Templates(settings.locale)
+        self._links = {"cabinet": f"{settings.base_url}/cabinet"}
+
+    async def release(self) -> int:
+        """What is due goes into the queue, in the words of now."""
+        async with self._database.transaction() as session:
+            ids = list((await session.execute(DUE, {"batch": BATCH})).scalars())
+            if not ids:
+                return 0
+            await self._catalogue.refresh(session)
+            await self._templates.refresh(session)
+            roads, moment = await Roads.look(session), clock()
+            rows = (await session.execute(HELD, {"ids": ids})).all()
+            accounts = {row.id: row for row in (await session.execute(ACCOUNTS, {"ids": list({row.account_id for row in rows})})).all()}
+            wanted = [row for row in rows if not self._refusal(row, accounts)]
+            for reason in ("suppressed", "contact_removed", "type_disabled"):
+                await close(session, [row.id for row in rows if self._refusal(row, accounts) == reason], State.CANCELLED, reason, moment)
+            rewritten, queued = [], []
+            for row in wanted:
+                words, road = self._words(row, accounts[row.account_id], moment), roads.choose(row.channel)
+                name = road.name if road else None
+                until = self._until(row, accounts[row.account_id].timezone, moment)
+                rewritten.append(
+                    (row.id, words.subject, words.text, words.html, words.locale, words.template_id, words.version, words.encoding, words.parts, name)
+                )
+                queued.append((row.id, name, words.parts, until))
+            if wanted:
+                await session.execute(REWRITE, columns(rewritten) | {"now": moment})
+                await session.execute(QUEUE, columns(queued) | {"now": moment})
+                await CHANGES.run(session, [(new_id(), row.id, moment, State.QUEUED.value, "released", None) for row in wanted])
+        self._wakeups.wake(*{queue for channel in ("sms", "email") if (road := roads.choose(channel)) for queue in road.queues})
+        return len(rows)
+
+    def _refusal(self, row: Any, accounts: dict[UUID, Any]) -> str | None:
+        rules = self._catalogue.types.get(row.type)
+        if row.contact_gone or row.account_id not in accounts:
+            return "contact_removed"
+        if row.suppressed:
+            return "suppressed"
+        return "type_disabled" if rules is None or not rules.enabled else None
+
+    def _words(self, row: Any, account: Any, moment: datetime) -> Composed:
+        """The words of now; where they cannot be had any more, those that were planned."""
+        planned = Composed(
+            template_id=row.template_id,
+            version=row.template_version,
+            locale=row.locale,
+            subject=row.subject,
+            text=row.text,
+            html=row.html,
+            encoding=row.encoding,
+            parts=row.parts,
+        )
+        if row.data is None:
+            return planned
+        try:
+            contact = Reached(row.contact_id, row.channel, row.address, row.label, suppressed=False)
+            said = variables(account, contact, row.type, row.time, orjson.loads(row.data), moment, self._links)
+            return self._templates.compose(row.type, row.channel, account.locale, said)
+        except (NoTemplate, RenderFailed) as error:
+            log.warning("released_as_planned", type=row.type, message_id=str(row.id), error=type(error).__name__)
+            return planned
+
+    def _until(self, row: Any, zone: str, moment: datetime) -> datetime | None:
+        rules = self._catalogue.types[row.type]
+        if row.channel != "sms" or rules.passes_quiet_hours:
+            return None
+        return open_until(moment, zone_of(zone, self._settings.timezone), self._settings.quiet)
+
+    async def put_off(self) -> int:
+        """What backed up in its queue past the end of its window is held until the next one: nothing goes out at 3 a.m."""
+        async with self._database.transaction() as session:
+            rows = (await session.execute(LATE, {"batch": BATCH})).all()
+            moment, moved = clock(), []
+            for row in rows:
+                zone = zone_of(row.timezone, self._settings.timezone)
+                opens = next_open(moment, zone, self._settings.quiet)
+                moved.append((row.message_id, max(opens, row.not_before), open_until(opens, zone, self._settings.quiet)))
+            if moved:
+                await session.execute(PUT_OFF, columns(moved))
+                await CHANGES.run(session, [(new_id(), message_id, moment, State.HELD.value, "quiet_hours", None) for message_id, _, _ in moved])
+        return len(rows)
+
+    async def expire(self) -> int:
+        """What came too late to be of use ends as expired."""
+        async with self._database.transaction() as session:
+            ids = list((await session.execute(EXPIRED, {"states": [State.HELD.value, State.QUEUED.value], "batch": BATCH})).scalars())
+            return len(await close(session, ids, State.EXPIRED, "too_late", clock())) if ids else 0
+
+    async def reroute(self) -> int:
+        """What is queued without an enabled gateway takes another one of its channel."""
+        moved, queues = 0, set[str]()
+        async with self._database.transaction() as session:
+            roads = await Roads.look(session)
+            for channel, road in roads.by_channel.items():
+                rows = (await session.execute(UNROUTED, {"channel": channel, "batch": BATCH})).all()
+                if rows:
+                    await session.execute(REROUTE, {"gateway": road.name, "ids": [row.message_id for row in rows]})
+                    queues.update(road.queues)
+                    moved += len(rows)
+        self._wakeups.wake(*queues)
+        return moved
+
+
+def columns(rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
+    """Rows as the arrays :c0, :c1, ... of an `unnest`."""
+    return {f"c{number}": list(column) for number, column in enumerate(zip(*rows, strict=True))}

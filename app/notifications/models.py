@@ -1,0 +1,111 @@
+"""Who is told, how and when: the decision, the message, the outbox, and the moves worth remembering."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+from app.core.db import json_field, long_text, moment, one_of
+from app.notifications.states import IN_OUTBOX, State
+
+
+class Notification(SQLModel, table=True):
+    """What was decided about one event: who is told and through what, who is not and why."""
+
+    __tablename__ = "notification"
+
+    event_id: UUID = Field(primary_key=True)
+    account_id: UUID
+    type: str = Field(max_length=100)
+    decisions: list[dict[str, Any]] = json_field()
+    at: datetime = moment()
+
+
+class Message(SQLModel, table=True):
+    """One message to one address. While it has a row in the outbox, the outbox knows its state; `state` here is what came after.
+
+    No index names a column that changes, so that the two updates of its life stay in its page (HOT)."""
+
+    __tablename__ = "message"
+    __table_args__ = (
+        sa.Index("ix_message_account_id_id", "account_id", "id"),
+        sa.Index("ix_message_address", "address"),
+        one_of("channel", "sms", "email"),
+        one_of("state", *State),
+        {"postgresql_with": {"fillfactor": "70"}},
+    )
+
+    id: UUID = Field(primary_key=True)
+    event_id: UUID | None = None
+    account_id: UUID
+    type: str = Field(max_length=100)
+    channel: str = Field(max_length=8)
+    contact_id: UUID | None = None
+    address: str = Field(max_length=320)
+    locale: str = Field(max_length=16)
+    template_id: UUID | None = None
+    template_version: int | None = None
+    gateway: str | None = Field(default=None, max_length=64)
+    state: str = Field(max_length=16)
+    reason: str | None = Field(default=None, max_length=64)
+    urgent: bool = False
+    not_before: datetime = moment()
+    expires_at: datetime = moment()
+    subject: str | None = long_text(default=None)
+    text: str = long_text()
+    html: str | None = long_text(default=None)
+    encoding: str | None = Field(default=None, max_length=8)
+    parts: int = Field(default=1, sa_type=sa.SmallInteger)
+    resend_of: UUID | None = None
+    updated_at: datetime = moment()
+
+
+class Outbox(SQLModel, table=True):
+    """Messages that are still ours to send: narrow, short-lived, claimed by gateway, priority and age."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (
+        sa.Index("ix_outbox_claim", "gateway", "priority", "not_before", "message_id", postgresql_where=sa.text("state = 'queued'")),
+        sa.Index("ix_outbox_held", "not_before", postgresql_where=sa.text("state = 'held'")),
+        sa.Index("ix_outbox_lease", "lease_until", postgresql_where=sa.text("state = 'sending'")),
+        one_of("state", *sorted(IN_OUTBOX)),
+        {
+            "postgresql_with": {
+                "fillfactor": "70",
+                "autovacuum_vacuum_scale_factor": "0.02",
+                "autovacuum_vacuum_threshold": "2000",
+                "autovacuum_vacuum_cost_delay": "0",
+            }
+        },
+    )
+
+    message_id: UUID = Field(primary_key=True)
+    state: str = Field(max_length=8)
+    reason: str | None = Field(default=None, max_length=64)
+    channel: str = Field(max_length=8)
+    gateway: str | None = Field(default=None, max_length=64)
+    priority: int = Field(sa_type=sa.SmallInteger)
+    parts: int = Field(sa_type=sa.SmallInteger)
+    not_before: datetime = moment()
+    send_until: datetime | None = moment(default=None)
+    expires_at: datetime = moment()
+    tries: int = Field(default=0, sa_type=sa.SmallInteger)
+    attempts: int = Field(default=0, sa_type=sa.SmallInteger)
+    claimed_by: UUID | None = None
+    claimed_at: datetime | None = moment(default=None)
+    lease_until: datetime | None = moment(default=None)
+
+
+class MessageChange(SQLModel, table=True):
+    """A rare move: held, released, put off, cancelled, expired. The ordinary road is told by submissions and receipts."""
+
+    __tablename__ = "message_change"
+
+    id: UUID = Field(primary_key=True)
+    message_id: UUID = Field(index=True)
+    at: datetime = moment()
+    state: str = Field(max_length=16)
+    reason: str | None = Field(default=None, max_length=64)
+    detail: str | None = Field(default=None, max_length=500)

@@ -1,0 +1,185 @@
+"""From events to messages: a batch of what waits is taken, decided, rendered and written in one transaction.
+
+    take (accounts locked, all their waiting events, oldest first) -> choose -> compose -> write -> wake the gateways
+
+If the process dies anywhere, the transaction never was, and the events wait on. If two planners run, each takes other accounts (SKIP LOCKED).
+"""
+
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import orjson
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.catalogue.registry import Catalogue
+from app.core import metrics
+from app.core.clock import now as clock
+from app.core.config import Settings
+from app.core.db import AGAIN, Database
+from app.core.wakeups import Wakeups
+from app.gateways.roads import Roads
+from app.notifications.audience import Reached, Skipped, choose, skipped_decision
+from app.notifications.rows import Rows
+from app.notifications.states import State
+from app.rendering.compose import NoTemplate, RenderFailed, Templates, variables
+
+log = structlog.get_logger()
+
+BATCH = 500
+
+TAKE = sa.text("""
+WITH due AS MATERIALIZED (
+    SELECT account_id FROM event_waiting ORDER BY event_id LIMIT :batch
+), locked AS MATERIALIZED (
+    SELECT id FROM account WHERE id = ANY(ARRAY(SELECT account_id FROM due)) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+), taken AS (
+    DELETE FROM event_waiting WHERE account_id = ANY(ARRAY(SELECT id FROM locked)) RETURNING event_id
+)
+SELECT e.id, e.account_id, e.type, e.time, CAST(e.data AS text) AS data FROM event e
+WHERE e.id = ANY(ARRAY(SELECT event_id FROM taken)) ORDER BY e.account_id, e.time, e.id
+""")
+ACCOUNTS = sa.text("""
+SELECT id, number, name, status, balance, credit_limit, currency, locale, timezone, tariff, threshold,
+       CAST(attributes AS text) AS attributes_json
+FROM account WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
+CONTACTS = sa.text("SELECT id, account_id, channel, address, label, suppressed FROM contact WHERE account_id = ANY(CAST(:ids AS uuid[])) ORDER BY id")
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An event whose turn it is."""
+
+    id: UUID
+    account_id: UUID
+    type: str
+    time: datetime
+    data: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Planned:
+    events: int = 0
+    queues: frozenset[str] = frozenset()
+
+
+class Planner:
+    """Plans what waits. Any number of them may run."""
+
+    def __init__(self, database: Database, settings: Settings, wakeups: Wakeups) -> None:
+        self._database, self._settings, self._wakeups = database, settings, wakeups
+        self._catalogue, self._templates = Catalogue(), Templates(settings.locale)
+        self._links = {"cabinet": f"{settings.base_url}/cabinet"}
+
+    async def plan(self, batch: int = BATCH) -> int:
+        """Plan one batch. How many events it had; 0 when nothing waits (or others are at it)."""
+        began = time.perf_counter()
+        try:
+            planned = await self._in_one_transaction(batch, set_aside=False)
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) in AGAIN or error.connection_invalidated:
+                raise
+            planned = await self._smaller(batch, error)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            planned = await self._smaller(batch, error)
+        if planned.events:
+            metrics.PLAN_SECONDS.observe(time.perf_counter() - began)
+            self._wakeups.wake(*planned.queues)
+        return planned.events
+
+    async def _smaller(self, batch: int, error: Exception) -> Planned:
+        """Halve the batch down to the culprit, and set that one aside with its reason: nobody waits behind it."""
+        if batch > 1:
+            return Planned(await self.plan(batch // 2))
+        log.error("planning_failed", exc_info=error)
+        return await self._in_one_transaction(1, set_aside=True)
+
+    async def _in_one_transaction(self, batch: int, *, set_aside: bool) -> Planned:
+        async with self._database.transaction() as session:
+            taken: list[Any] = list((await session.execute(TAKE, {"batch": batch})).all())
+            events = [Waiting(row.id, row.account_id, row.type, row.time, orjson.loads(row.data)) for row in taken]
+            if not events:
+                return Planned()
+            rows, tally, queues = await self._decide(session, events, set_aside=set_aside)
+            await rows.write(session)
+        for labels, number in tally.items():
+            metrics.MESSAGES.labels(*labels).inc(number)
+        return Planned(len(events), frozenset(queues))
+
+    async def _decide(self, session: AsyncSession, events: list[Waiting], *, set_aside: bool) -> tuple[Rows, Counter[tuple[str, ...]], set[str]]:
+        await self._catalogue.refresh(session)
+        await self._templates.refresh(session)
+        roads = await Roads.look(session)
+        ids = list({event.account_id for event in events})
+        accounts = {row.id: row for row in (await session.execute(ACCOUNTS, {"ids": ids})).all()}
+        contacts: dict[UUID, list[Reached]] = defaultdict(list)
+        for contact_id, account_id, *rest in (await session.execute(CONTACTS, {"ids": ids})).tuples():
+            contacts[account_id].append(Reached(contact_id, *rest))
+        rows, tally, queues, now = Rows(), Counter[tuple[str, ...]](), set[str](), clock()
+        for event in events:
+            if set_aside:
+                rows.decide(event.id, event.account_id, event.type, [skipped_decision(event.type, Skipped(None, None, "planning_failed"))], now)
+            else:
+                self._decide_one(event, accounts[event.account_id], contacts[event.account_id], roads, now, rows, tally, queues)
+        return rows, tally, queues
+
+    def _decide_one(
+        self, event: Waiting, account: Any, contacts: list[Reached], roads: Roads, now: datetime, rows: Rows, tally: Counter[tuple[str, ...]], queues: set[str]
+    ) -> None:
+        rules = self._catalogue.types.get(event.type)
+        decisions = []
+        for choice in choose(rules, account.status, contacts, event.time, zone_of(account.timezone, self._settings.timezone), self._settings.quiet, now):
+            if isinstance(choice, Skipped):
+                decisions.append(skipped_decision(event.type, choice))
+                continue
+            contact = choice.contact
+            try:
+                said = variables(account, contact, event.type, event.time, event.data, now, self._links)
+                words = self._templates.compose(event.type, contact.channel, account.locale, said)
+            except NoTemplate:
+                decisions.append(skipped_decision(event.type, Skipped(contact.channel, contact.id, "no_template")))
+                continue
+            except RenderFailed as error:
+                log.warning("render_failed", type=event.type, channel=contact.channel, detail=str(error), event_id=str(event.id))
+                decisions.append(skipped_decision(event.type, Skipped(contact.channel, contact.id, "render_failed")))
+                continue
+            road = roads.choose(contact.channel)
+            name = road.name if road else None
+            message_id = rows.message(event_id=event.id, account_id=event.account_id, code=event.type, told=choice, words=words, gateway=name, now=now)
+            held = choice.not_before > now
+            decisions.append(
+                {
+                    "type": event.type,
+                    "channel": contact.channel,
+                    "contact_id": str(contact.id),
+                    "outcome": "planned",
+                    "reason": "quiet_hours" if held else None,
+                    "message_id": str(message_id),
+                    "not_before": choice.not_before.isoformat(),
+                    "template_id": str(words.template_id),
+                    "template_version": words.version,
+                    "gateway": name,
+                }
+            )
+            tally[contact.channel, name or "none", event.type, State.HELD if held else State.QUEUED] += 1
+            if road and not held:
+                queues.update(road.queues)
+        rows.decide(event.id, event.account_id, event.type, decisions, now)
+
+
+@lru_cache(maxsize=1000)
+def zone_of(name: str, otherwise: str) -> ZoneInfo:
+    """The account's zone, or the operator's where the account's is unknown to this machine's zone data."""
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return ZoneInfo(otherwise)

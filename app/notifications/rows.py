@@ -1,0 +1,136 @@
+"""The rows that planning, resending and releasing write, in one place: a message and its line in the outbox are always made together."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.db import BulkInsert
+from app.core.ids import new_id
+from app.notifications.audience import URGENT, Told
+from app.notifications.states import State
+from app.rendering.compose import Composed
+
+NOTIFICATIONS = BulkInsert(
+    "notification",
+    conflict="ON CONFLICT (event_id) DO UPDATE SET decisions = excluded.decisions, at = excluded.at",
+    event_id="uuid",
+    account_id="uuid",
+    type="text",
+    decisions="jsonb",
+    at="timestamptz",
+)
+MESSAGES = BulkInsert(
+    "message",
+    id="uuid",
+    event_id="uuid",
+    account_id="uuid",
+    type="text",
+    channel="text",
+    contact_id="uuid",
+    address="text",
+    locale="text",
+    template_id="uuid",
+    template_version="int",
+    gateway="text",
+    state="text",
+    urgent="bool",
+    not_before="timestamptz",
+    expires_at="timestamptz",
+    subject="text",
+    text="text",
+    html="text",
+    encoding="text",
+    parts="smallint",
+    resend_of="uuid",
+    updated_at="timestamptz",
+)
+OUTBOX = BulkInsert(
+    "outbox",
+    message_id="uuid",
+    state="text",
+    reason="text",
+    channel="text",
+    gateway="text",
+    priority="smallint",
+    parts="smallint",
+    not_before="timestamptz",
+    send_until="timestamptz",
+    expires_at="timestamptz",
+    tries="smallint",
+    attempts="smallint",
+)
+CHANGES = BulkInsert("message_change", id="uuid", message_id="uuid", at="timestamptz", state="text", reason="text", detail="text")
+
+
+@dataclass(slots=True)
+class Rows:
+    """Gathered in Python, written by four statements."""
+
+    notifications: list[tuple[Any, ...]] = field(default_factory=list)
+    messages: list[tuple[Any, ...]] = field(default_factory=list)
+    outbox: list[tuple[Any, ...]] = field(default_factory=list)
+    changes: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def decide(self, event_id: UUID, account_id: UUID, code: str, decisions: list[dict[str, Any]], now: datetime) -> None:
+        self.notifications.append((event_id, account_id, code, orjson.dumps(decisions).decode(), now))
+
+    def message(
+        self,
+        *,
+        event_id: UUID | None,
+        account_id: UUID,
+        code: str,
+        told: Told,
+        words: Composed,
+        gateway: str | None,
+        now: datetime,
+        resend_of: UUID | None = None,
+    ) -> UUID:
+        """A message and its line in the outbox: `held` when its hour is still to come. Its id."""
+        message_id, channel = new_id(), told.contact.channel
+        state, reason = (State.HELD, "quiet_hours") if told.not_before > now else (State.QUEUED, None)
+        self.messages.append(
+            (
+                message_id,
+                event_id,
+                account_id,
+                code,
+                channel,
+                told.contact.id,
+                told.contact.address,
+                words.locale,
+                words.template_id,
+                words.version,
+                gateway,
+                state.value,
+                told.priority == URGENT,
+                told.not_before,
+                told.expires_at,
+                words.subject,
+                words.text,
+                words.html,
+                words.encoding,
+                words.parts,
+                resend_of,
+                now,
+            )
+        )
+        self.outbox.append(
+            (message_id, state.value, reason, channel, gateway, told.priority, words.parts, told.not_before, told.send_until, told.expires_at, 0, 0)
+        )
+        if state is State.HELD:
+            self.change(message_id, now, State.HELD, reason)
+        return message_id
+
+    def change(self, message_id: UUID, at: datetime, state: State, reason: str | None, detail: str | None = None) -> None:
+        self.changes.append((new_id(), message_id, at, state.value, reason, detail))
+
+    async def write(self, session: AsyncSession) -> None:
+        await NOTIFICATIONS.run(session, self.notifications)
+        await MESSAGES.run(session, self.messages)
+        await OUTBOX.run(session, self.outbox)
+        await CHANGES.run(session, self.changes)

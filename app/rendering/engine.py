@@ -1,0 +1,198 @@
+"""Templates compiled and rendered in a sandbox that bounds what they may reach, how long they may run and how much they may write.
+
+compile_part    source -> Part, or the problems with line and column
+Part.render     variables -> text, or RenderFailed
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, nodes
+from jinja2.runtime import LoopContext
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from app.rendering import syntax
+from app.rendering.filters import FILTERS, GUARDS, LOOP, TESTS, RenderContext, attribute_of, operate, text
+from app.rendering.formats import Style
+from app.rendering.syntax import TemplateProblem, column_of
+
+Kind = Literal["sms", "subject", "text", "html"]
+
+# Characters: of the source, of the code in it (tags and their contents), of what comes out.
+LIMITS: Mapping[Kind, tuple[int, int, int]] = {
+    "sms": (8_000, 8_000, 2_000),
+    "subject": (2_000, 2_000, 255),
+    "text": (65_536, 32_000, 262_144),
+    "html": (131_072, 32_000, 262_144),
+}
+STEPS = 50_000  # nodes that the loops of one rendering may visit
+
+_OPENING, _CLOSING = re.compile(r"\{[{%#]"), re.compile(r"[}%#]\}")
+_QUOTED = re.compile(r"'([^']+)'")
+# What no message shows and some far ends choke on; line feed and tab stay.
+_CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)))
+
+
+class RenderFailed(Exception):
+    """The text could not be made: why, and in which line of the template."""
+
+    def __init__(self, detail: str, line: int | None = None) -> None:
+        super().__init__(detail if line is None else f"line {line}: {detail}")
+        self.detail, self.line = detail, line
+
+
+class Unknown(StrictUndefined):
+    """A name that is not there: any use of it fails, and says so in a template author's words."""
+
+    __slots__ = ()
+
+    @property
+    def _undefined_message(self) -> str:
+        return f"`{self._undefined_name}` is undefined" if self._undefined_hint is None else self._undefined_hint
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """Attributes are keys of dicts, the loop's own, and the calendar's parts of a date. Nothing else of any object can be reached."""
+
+    intercepted_binops = frozenset(["+", "-", "*", "/", "//", "%"])
+    context_class = RenderContext
+
+    def __init__(self, *, autoescape: bool) -> None:
+        super().__init__(undefined=Unknown, autoescape=autoescape, finalize=printable, trim_blocks=True, lstrip_blocks=True, cache_size=0)
+        self.filters = {**FILTERS, **GUARDS}
+        self.tests = dict(TESTS)
+        self.globals = {}
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if type(obj) is dict:
+            try:
+                return obj[attribute]
+            except KeyError:
+                return self.undefined(obj=obj, name=attribute)
+        if isinstance(obj, Undefined):
+            obj._fail_with_undefined_error()  # noqa: SLF001 - what every operation on it does
+        if isinstance(obj, LoopContext) and attribute in LOOP:
+            return getattr(obj, attribute)
+        try:
+            return attribute_of(obj, attribute)
+        except KeyError:
+            return self.undefined(obj=obj, name=attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        if isinstance(obj, dict) and isinstance(argument, str):
+            return self.getattr(obj, argument)
+        if isinstance(obj, str | list | tuple | range) and isinstance(argument, int | slice):
+            try:
+                return obj[argument]
+            except IndexError:
+                return self.undefined(obj=obj, name=str(argument))
+        if isinstance(obj, Undefined):
+            obj._fail_with_undefined_error()  # noqa: SLF001
+        return self.undefined(obj=obj, name=str(argument)[:50])
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:  # noqa: ARG002 - Jinja's signature
+        return operate(operator, left, right)
+
+
+def printable(value: Any) -> Any:
+    """What may stand between {{ and }}: a single value. None is empty."""
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, Undefined) else text(value)
+
+
+PLAIN, ESCAPED = Sandbox(autoescape=False), Sandbox(autoescape=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One compiled part of a template's version: the text of an SMS; subject, text or HTML of an e-mail."""
+
+    kind: Kind
+    root: Callable[[RenderContext], Iterator[str]]
+
+    def render(self, variables: dict[str, Any], style: Style) -> str:
+        """The finished text. Variables are not changed; `compose.variables` makes them."""
+        context = RenderContext(ESCAPED if self.kind == "html" else PLAIN, variables, None, {})
+        context.style, context.steps = style, STEPS
+        most = LIMITS[self.kind][2]
+        pieces: list[str] = []
+        size = 0
+        try:
+            for piece in self.root(context):
+                size += len(piece)
+                if size > most:
+                    break
+                pieces.append(piece)
+        except Exception as error:
+            raise RenderFailed(str(error)[:300] or type(error).__name__, _line_of(error)) from None
+        if size > most:
+            raise RenderFailed(f"The text would have more than {most:,} characters.")
+        return self._finished("".join(pieces))
+
+    def _finished(self, written: str) -> str:
+        if self.kind == "subject":
+            # A line break in a subject would begin another header (RFC 5322, 2.2).
+            return " ".join(written.translate(_CONTROLS | {10: " ", 13: " "}).split())
+        if not written.isprintable():
+            written = written.replace("\r\n", "\n").translate(_CONTROLS)
+        return written.strip()
+
+
+def parse(source: str, kind: Kind) -> nodes.Template | list[TemplateProblem]:
+    """The tree of a source that a template may have, or every problem with it."""
+    most, most_code, _ = LIMITS[kind]
+    if len(source) > most:
+        return [TemplateProblem(1, None, "too_long", f"Keep this part under {most:,} characters.")]
+    # Before the parser, whose work grows with it.
+    if _code_in(source) > most_code:
+        return [TemplateProblem(1, None, "too_complex", f"Keep what stands in {{{{ }}}} and {{% %}} under {most_code:,} characters.")]
+    try:
+        tree = PLAIN.parse(source)
+    except TemplateSyntaxError as error:
+        tokens = _QUOTED.findall(error.message or "")  # the last is the one that was met
+        column = column_of(source, error.lineno, tokens[-1]) if tokens else None
+        return [TemplateProblem(error.lineno, column, "syntax", f"{error.message}"[:300])]
+    except (RecursionError, MemoryError, ValueError, OverflowError):
+        return [TemplateProblem(1, None, "too_complex", "This template is too complex: make it shorter, or nest it less.")]
+    return list(syntax.refused(tree, source)) or tree
+
+
+def _code_in(source: str) -> int:
+    """How many characters stand in tags. Each is looked at once, whatever opens and never closes."""
+    total = at = 0
+    while opening := _OPENING.search(source, at):
+        closing = _CLOSING.search(source, opening.end())
+        at = closing.end() if closing else len(source)
+        total += at - opening.start()
+    return total
+
+
+def compile_part(source: str, kind: Kind) -> Part | list[TemplateProblem]:
+    """The part, ready to render as often as wanted, or what is wrong with its source."""
+    tree = parse(source, kind)
+    if isinstance(tree, list):
+        return tree
+    environment = ESCAPED if kind == "html" else PLAIN
+    try:
+        code = environment.compile(syntax.guard(tree), filename="<template>")
+        template = environment.template_class.from_code(environment, code, {})
+    except TemplateSyntaxError as error:
+        return [TemplateProblem(error.lineno, None, "syntax", f"{error.message}"[:300])]
+    except (SyntaxError, RecursionError, MemoryError, ValueError, OverflowError):
+        return [TemplateProblem(1, None, "too_complex", "This template is too complex: make it shorter, or nest it less.")]
+    return Part(kind, template.root_render_func)
+
+
+def _line_of(error: BaseException) -> int | None:
+    """The line of the template in which it failed, from the innermost frame of compiled code."""
+    line = None
+    trace = error.__traceback__
+    while trace is not None:
+        template = trace.tb_frame.f_globals.get("__jinja_template__")
+        if template is not None:
+            line = template.get_corresponding_lineno(trace.tb_lineno)
+        trace = trace.tb_next
+    return line

@@ -1,0 +1,303 @@
+"""The filters and tests that a template may use. Whoever writes templates is not trusted with memory: every result has its bound.
+
+Names that begin with `$` are put in by `syntax.guard`; no template can spell them.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, tzinfo
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Undefined, pass_context
+from jinja2.runtime import Context, markup_join, str_join
+from markupsafe import Markup, escape
+
+from app.rendering import formats
+from app.rendering.formats import Style
+
+LONGEST = 10_000  # characters of any string that a template makes on its way
+MOST = 1000  # items of any list
+BITS = 256  # of an integer
+
+
+class TooMuch(ValueError):
+    """A template wants more than it is given: characters, items, steps."""
+
+
+class RenderContext(Context):
+    """The variables of one rendering, how its language writes, and what it may still spend."""
+
+    style: Style
+    steps: int
+
+    @property
+    def zone(self) -> tzinfo:
+        zone: tzinfo = self.parent["_zone"]
+        return zone
+
+
+def text(value: Any) -> str:
+    """A value as a string within bounds; None is empty."""
+    if isinstance(value, str):
+        result = value
+    elif value is None:
+        return ""
+    elif isinstance(value, int | float | Decimal | date | Undefined):
+        result = str(value)
+    else:
+        raise TypeError("only a single value has a text: use join or a loop for a list")
+    return bounded(result)
+
+
+def bounded(value: str) -> str:
+    if len(value) > LONGEST:
+        raise TooMuch("a text may not grow beyond 10,000 characters within a template")
+    return value
+
+
+def items(value: Any) -> list[Any] | tuple[Any, ...] | range:
+    if isinstance(value, Undefined):
+        value._fail_with_undefined_error()  # noqa: SLF001 - what every operation on it does
+    if value is None:
+        return ()
+    if isinstance(value, dict):
+        value = list(value)
+    if not isinstance(value, list | tuple | range):
+        raise TypeError("this works on a list")
+    if len(value) > MOST:
+        raise TooMuch("a list may have at most 1,000 items")
+    return value
+
+
+def defined(value: Any) -> bool:
+    """Present, and not the null of a key that may be absent."""
+    return value is not None and not isinstance(value, Undefined)
+
+
+def known(value: Any) -> Any:
+    if isinstance(value, Undefined):
+        value._fail_with_undefined_error()  # noqa: SLF001
+    return value
+
+
+@pass_context
+def money(context: RenderContext, value: Any, currency: str | None = None) -> str:
+    if value is None:
+        return ""
+    amount = value if type(value) is Decimal and -formats.LARGEST < value < formats.LARGEST else formats.as_amount(known(value))
+    return context.style.money(amount, currency or context.parent["account"]["currency"])
+
+
+@pass_context
+def day(context: RenderContext, value: Any, form: str | None = None) -> str:
+    if value is None:
+        return ""
+    return context.style.date(formats.as_day(known(value), context.zone), form)
+
+
+@pass_context
+def hour(context: RenderContext, value: Any, form: str | None = None) -> str:
+    if value is None:
+        return ""
+    return context.style.time(formats.as_hour(known(value), context.zone), form)
+
+
+@pass_context
+def plural(context: RenderContext, value: Any, one: str, few: str | None = None, many: str | None = None) -> str:
+    number = known(value)
+    return context.style.plural(number if type(number) is int else formats.as_amount(number), one, few, many)
+
+
+def default(value: Any, otherwise: Any = "", boolean: bool = False) -> Any:
+    return otherwise if not defined(value) or (boolean and not value) else value
+
+
+def joined(values: Any, separator: str = "", attribute: str | None = None) -> str:
+    parts = [text(value) for value in attributes(values, attribute)]
+    if sum(map(len, parts)) + len(parts) * len(separator) > LONGEST:
+        raise TooMuch("a text may not grow beyond 10,000 characters within a template")
+    return separator.join(parts)
+
+
+def attributes(values: Any, attribute: str | None) -> list[Any]:
+    if attribute is None:
+        return list(items(values))
+    return [value[attribute] for value in items(values)]
+
+
+def total(values: Any, attribute: str | None = None) -> Decimal:
+    return sum((formats.as_amount(value) for value in attributes(values, attribute)), Decimal(0))
+
+
+def whole(value: Any) -> int:
+    return int(formats.as_amount(known(value)))
+
+
+ROUNDING = {"common": ROUND_HALF_UP, "ceil": ROUND_CEILING, "floor": ROUND_FLOOR}
+
+
+def rounded(value: Any, precision: int = 0, method: str = "common") -> Decimal:
+    if not 0 <= precision <= 6 or method not in ROUNDING:
+        raise ValueError("round to 0-6 digits, by common, ceil or floor")
+    return formats.as_amount(known(value)).quantize(Decimal(1).scaleb(-precision), rounding=ROUNDING[method])
+
+
+def replaced(value: Any, old: str, new: str) -> str:
+    source = text(value)
+    if len(source) + source.count(old) * max(0, len(new) - len(old)) > LONGEST:
+        raise TooMuch("a text may not grow beyond 10,000 characters within a template")
+    return source.replace(old, new)
+
+
+def truncated(value: Any, length: int = 255, end: str = "...") -> str:
+    source = text(value)
+    if len(source) <= length:
+        return source
+    return bounded(source[: max(0, length - len(end))].rstrip() + end)
+
+
+def length(value: Any) -> int:
+    known(value)
+    return len(value) if isinstance(value, str | dict) else len(items(value))
+
+
+def extreme(choose: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def chosen(values: Any) -> Any:
+        found = items(values)
+        return choose(found) if found else None
+
+    return chosen
+
+
+def absolute(value: Any) -> Decimal | int:
+    return abs(value) if type(value) is int else abs(formats.as_amount(known(value)))
+
+
+def on_text(change: Callable[[str], str]) -> Callable[[Any], str]:
+    def changed(value: Any) -> str:
+        return bounded(change(text(value)))
+
+    return changed
+
+
+@pass_context
+def steps(context: RenderContext, values: Any, weight: int) -> Any:
+    """What a loop may go through: each round costs as many steps as its body has nodes."""
+    found = items(values)
+    context.steps -= weight * len(found)
+    if context.steps < 0:
+        raise TooMuch("the loops of this template go on for too long")
+    return found
+
+
+def counted(bounds: Any) -> range:
+    made = range(*bounds)
+    if len(made) > MOST:
+        raise TooMuch("a range may have at most 1,000 numbers")
+    return made
+
+
+def concat(parts: Any) -> str:
+    # Whether the parts are Markup, and the others so to be escaped, is known to these two of Jinja's.
+    join = markup_join if any(isinstance(part, Markup) for part in parts) else str_join
+    strings = [part if isinstance(part, Markup) else text(part) for part in parts]
+    if sum(map(len, strings)) > LONGEST:
+        raise TooMuch("a text may not grow beyond 10,000 characters within a template")
+    return join(strings)
+
+
+def flat(values: Any) -> Any:
+    # Lists of lists that share their items grow by doubling, and comparing two of them never ends.
+    if any(isinstance(value, list | tuple | dict | range) for value in values):
+        raise TypeError("a list in a template may hold single values only")
+    return values
+
+
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    "abs": absolute,
+    "capitalize": on_text(str.capitalize),
+    "count": length,
+    "d": default,
+    "date": day,
+    "default": default,
+    "e": lambda value: escape(text(value)),
+    "escape": lambda value: escape(text(value)),
+    "first": extreme(lambda values: values[0]),
+    "int": whole,
+    "join": joined,
+    "last": extreme(lambda values: values[-1]),
+    "length": length,
+    "lower": on_text(str.lower),
+    "max": extreme(max),
+    "min": extreme(min),
+    "money": money,
+    "phone": on_text(formats.phone),
+    "plural": plural,
+    "replace": replaced,
+    "round": rounded,
+    "string": text,
+    "sum": total,
+    "time": hour,
+    "title": on_text(str.title),
+    "translit": on_text(formats.translit),
+    "trim": on_text(str.strip),
+    "truncate": truncated,
+    "upper": on_text(str.upper),
+    "urlencode": on_text(lambda value: quote(value, safe="")),
+}
+GUARDS: Mapping[str, Callable[..., Any]] = {"$steps": steps, "$range": counted, "$concat": concat, "$flat": flat}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(known(value), int | float | Decimal) and not isinstance(value, bool)
+
+
+TESTS: Mapping[str, Callable[..., Any]] = {
+    "defined": defined,
+    "undefined": lambda value: not defined(value),
+    "none": lambda value: known(value) is None,
+    "number": _is_number,
+    "string": lambda value: isinstance(known(value), str),
+    "odd": lambda value: known(value) % 2 == 1,
+    "even": lambda value: known(value) % 2 == 0,
+    "divisibleby": lambda value, number: known(value) % number == 0,
+    "in": lambda value, values: value in values,
+}
+
+
+def operate(operator: str, left: Any, right: Any) -> Any:
+    """`left operator right` on numbers, `+` on texts and lists too, all within bounds."""
+    known(left), known(right)
+    if isinstance(left, str) and isinstance(right, str) and operator == "+":
+        return concat((left, right))
+    if isinstance(left, list | tuple) and isinstance(right, list | tuple) and operator == "+":
+        return items([*left, *right])
+    if not _is_number(left) or not _is_number(right):
+        raise TypeError(f"`{operator}` does not go with these two: join texts with ~")
+    if isinstance(left, float) or isinstance(right, float):  # 0.1 as it is written, not as a binary fraction
+        left, right = formats.as_amount(left), formats.as_amount(right)
+    result = OPERATORS[operator](left, right)
+    if isinstance(result, int) and result.bit_length() > BITS:
+        raise TooMuch("this number is too large")
+    # A quotient of two integers is exact in Decimal, and may be compared with money.
+    return Decimal(str(result)) if isinstance(result, float) else result
+
+
+OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
+    "+": lambda left, right: left + right,
+    "-": lambda left, right: left - right,
+    "*": lambda left, right: left * right,
+    "/": lambda left, right: left / right,
+    "//": lambda left, right: left // right,
+    "%": lambda left, right: left % right,
+}
+LOOP = frozenset({"index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem"})
+CALENDAR = frozenset({"year", "month", "day", "hour", "minute"})
+
+
+def attribute_of(value: Any, name: str) -> Any:
+    """The calendar's parts of a date; KeyError for whatever else is not a key."""
+    if name in CALENDAR and isinstance(value, datetime if name in ("hour", "minute") else date):
+        return getattr(value, name)
+    raise KeyError(name)

@@ -1,0 +1,222 @@
+"""The tree of a template before it becomes code: what may stand in it, what is put round it, and which names it does not know.
+
+Allowed is a small language: texts, variables, if, for, set of a simple name, filters and tests of the list, arithmetic, comparison.
+There are no calls but `range(...)`, so no method of any object can be reached, and no templates beside this one.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import nodes
+from jinja2.visitor import NodeTransformer
+
+from app.rendering.filters import BITS, CALENDAR, FILTERS, LOOP, TESTS
+
+MOST_NODES = 4000
+DEEPEST = 60
+DEEPEST_LOOPS = 4  # one in another
+
+PLAIN: tuple[type[nodes.Node], ...] = (
+    nodes.Template,
+    nodes.Output,
+    nodes.TemplateData,
+    nodes.Name,
+    nodes.Const,
+    nodes.Getattr,
+    nodes.Getitem,
+    nodes.Slice,
+    nodes.Filter,
+    nodes.Test,
+    nodes.Compare,
+    nodes.Operand,
+    nodes.And,
+    nodes.Or,
+    nodes.Not,
+    nodes.Add,
+    nodes.Sub,
+    nodes.Mul,
+    nodes.Div,
+    nodes.FloorDiv,
+    nodes.Mod,
+    nodes.Neg,
+    nodes.Pos,
+    nodes.Concat,
+    nodes.CondExpr,
+    nodes.If,
+    nodes.For,
+    nodes.Assign,
+    nodes.Tuple,
+    nodes.List,
+    nodes.Call,
+    nodes.Keyword,
+)
+SPOKEN = {
+    nodes.Include: "include",
+    nodes.Import: "import",
+    nodes.FromImport: "from ... import",
+    nodes.Extends: "extends",
+    nodes.Block: "block",
+    nodes.Macro: "macro",
+    nodes.CallBlock: "call",
+    nodes.FilterBlock: "filter blocks",
+    nodes.AssignBlock: "set blocks",
+    nodes.With: "with",
+    nodes.Pow: "**",
+    nodes.Dict: "dictionaries",
+    nodes.NSRef: "namespaces",
+    nodes.ScopedEvalContextModifier: "autoescape",
+    nodes.EvalContextModifier: "autoescape",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateProblem:
+    """What is wrong with a template, and where; the column, counted from 1, where it can be found."""
+
+    line: int
+    column: int | None
+    code: str
+    detail: str
+
+
+def column_of(source: str, line: int, token: str) -> int | None:
+    """Where a token stands in its line, when it stands there."""
+    lines = source.splitlines()
+    if not token or not 0 < line <= len(lines):
+        return None
+    bound = r"\b" if token[0].isalnum() else ""
+    found = re.search(bound + re.escape(token) + bound, lines[line - 1])
+    return found.start() + 1 if found else None
+
+
+def refused(tree: nodes.Template, source: str) -> Iterator[TemplateProblem]:
+    """Everything in the tree that a template may not have."""
+    count = 0
+    waiting: list[tuple[nodes.Node, int, int]] = [(tree, 0, 0)]  # a stack of our own: the tree may be deeper than Python's
+    while waiting:
+        node, depth, loops = waiting.pop()
+        count += 1
+        loops += isinstance(node, nodes.For)
+        if count > MOST_NODES or depth > DEEPEST or loops > DEEPEST_LOOPS:
+            yield TemplateProblem(node.lineno, None, "too_complex", "This template is too complex: make it shorter, or nest it less.")
+            return
+        for token, code, detail in _objections(node):
+            yield TemplateProblem(node.lineno, column_of(source, node.lineno, token), code, detail)
+        waiting.extend((child, depth + 1, loops) for child in reversed(list(node.iter_child_nodes())))
+
+
+def _objections(node: nodes.Node) -> Iterator[tuple[str, str, str]]:
+    """(token, code, sentence) of what is wrong with this node itself."""
+    if not isinstance(node, PLAIN):
+        spoken = SPOKEN.get(type(node), type(node).__name__)
+        yield spoken, "not_allowed", f"A template may not use {spoken}."
+    elif isinstance(node, nodes.Name) and node.name.startswith("_"):
+        yield node.name, "not_allowed", "A name may not begin with an underscore."
+    elif isinstance(node, nodes.Getattr) and node.attr.startswith("__"):
+        yield node.attr, "not_allowed", "A name may not begin with an underscore."
+    elif isinstance(node, nodes.Filter) and node.name not in FILTERS:
+        yield node.name, "unknown_filter", f"There is no filter `{node.name}`. There are: {', '.join(FILTERS)}."
+    elif isinstance(node, nodes.Test) and node.name not in TESTS:
+        yield node.name, "unknown_test", f"There is no test `{node.name}`. There are: {', '.join(TESTS)}."
+    elif isinstance(node, nodes.Filter | nodes.Test) and (node.dyn_args or node.dyn_kwargs):
+        yield "*", "not_allowed", "Write the arguments one by one."
+    elif isinstance(node, nodes.Const) and isinstance(node.value, int) and node.value.bit_length() > BITS:
+        yield "", "not_allowed", "This number is too large."
+    elif isinstance(node, nodes.For) and node.recursive:
+        yield "recursive", "not_allowed", "A loop may not be recursive."
+    elif isinstance(node, nodes.Assign) and not isinstance(node.target, nodes.Name):
+        yield "set", "not_allowed", "Set one simple name at a time."
+    elif isinstance(node, nodes.Call):
+        plain = isinstance(node.node, nodes.Name) and node.node.name == "range"
+        if not plain or node.kwargs or node.dyn_args or node.dyn_kwargs or not 1 <= len(node.args) <= 3:
+            name = node.node.attr if isinstance(node.node, nodes.Getattr) else getattr(node.node, "name", "")
+            yield name, "not_allowed", "A template may call nothing but range(...): use filters."
+
+
+def guard(tree: nodes.Template) -> nodes.Template:
+    """The tree with the bounds put in that can only be kept at run time."""
+    guarded: nodes.Template = _Guard().visit(tree)
+    return guarded
+
+
+class _Guard(NodeTransformer):
+    """Loops pay for their rounds, joining with ~ and lists and ranges are counted: all by filters that no template can spell."""
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - jinja2.visitor's name
+        weight = sum(1 for part in (*node.body, *node.else_) for _ in part.find_all(nodes.Node)) + 1
+        self.generic_visit(node)
+        node.iter = _filter("$steps", node.iter, nodes.Const(weight, lineno=node.lineno))
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return _filter("$concat", nodes.List(node.nodes, lineno=node.lineno))
+
+    def visit_List(self, node: nodes.List) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return _filter("$flat", node)
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return _filter("$flat", node) if node.ctx == "load" else node
+
+    def visit_Call(self, node: nodes.Call) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return _filter("$range", nodes.List(node.args, lineno=node.lineno))
+
+
+def _filter(name: str, value: nodes.Node, *arguments: nodes.Node) -> nodes.Filter:
+    return nodes.Filter(value, name, list(arguments), [], None, None, lineno=value.lineno)
+
+
+def unknown_names(tree: nodes.Template, source: str, sample: Mapping[str, Any]) -> Iterator[TemplateProblem]:
+    """Names that the sample does not have, also in branches that it does not take.
+
+    What a template asks about (`is defined`) or has an answer for (`default`) it may name; the variables of its own loops
+    and sets, and what hangs on them, are left to the rendering."""
+    own = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"} | {"loop"}
+    asked = {path for guarded in _asking(tree) if (path := _path(guarded.node)) is not None}
+    for node in tree.find_all((nodes.Name, nodes.Getattr)):
+        path = _path(node)
+        if path is None or path[0] in own or getattr(node, "ctx", "load") != "load" or path == ("range",):
+            continue
+        if any(path[:end] in asked for end in range(1, len(path) + 1)) or _has(sample, path):
+            continue
+        if len(path) > 1 and not _has(sample, path[:-1]):
+            continue  # said once, of the name in front
+        detail = f"`{'.'.join(path)}` is undefined here. There are: {', '.join(_beside(sample, path))}."
+        yield TemplateProblem(node.lineno, column_of(source, node.lineno, path[-1]), "undefined", detail)
+
+
+def _asking(tree: nodes.Template) -> Iterator[nodes.Filter | nodes.Test]:
+    for node in (*tree.find_all(nodes.Filter), *tree.find_all(nodes.Test)):
+        if node.name in ("default", "d", "defined", "undefined"):
+            yield node
+
+
+def _path(node: nodes.Node | None) -> tuple[str, ...] | None:
+    """`("account", "name")` of `account.name`; None of anything else."""
+    if isinstance(node, nodes.Name):
+        return (node.name,)
+    if isinstance(node, nodes.Getattr) and (front := _path(node.node)) is not None:
+        return (*front, node.attr)
+    return None
+
+
+def _has(sample: Any, path: tuple[str, ...]) -> bool:
+    for name in path:
+        if isinstance(sample, dict):
+            if name not in sample:
+                return False
+            sample = sample[name]
+        else:
+            return name in CALENDAR or name in LOOP
+    return True
+
+
+def _beside(sample: Any, path: tuple[str, ...]) -> list[str]:
+    for name in path[:-1]:
+        sample = sample[name]
+    return sorted(name for name in sample if not name.startswith("_")) if isinstance(sample, dict) else sorted(CALENDAR)

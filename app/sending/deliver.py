@@ -1,0 +1,115 @@
+"""Deliver: one claiming loop for one wire (a bind, or a pool of mail connections). Jobs only poke it.
+
+room on the wire -> claim (durable) -> ship -> outcome -> flush -> room again
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import UUID
+
+import structlog
+
+from app.core.clock import now
+from app.core.db import Database
+from app.sending.claim import Claimed, claim_due, unclaim
+from app.sending.flush import Flusher
+from app.sending.outcome import Outcome
+from app.sending.settle import Policy
+
+log = structlog.get_logger()
+
+IDLE = 2.0  # seconds between two looks round when nobody pokes: the guarantee that needs no Redis
+BROKEN = 1.0  # seconds of rest after a claim that failed
+
+
+class Wire(Protocol):
+    """What a claiming loop needs of a bind or a pool."""
+
+    def allowance(self) -> int: ...
+    def next_chance(self) -> float: ...
+    async def run(self) -> None: ...
+    async def stop(self, grace: float) -> None: ...
+
+
+class Delivery:
+    """Claims for one wire and hands over; `ship` puts one message on the wire and says how much room it takes, `release` gives that back."""
+
+    def __init__(
+        self,
+        database: Database,
+        wire: Wire,
+        owner: UUID,
+        policy: Policy,
+        flusher: Flusher,
+        *,
+        ship: Callable[[Claimed], int],
+        lease: timedelta,
+        may_claim: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._database, self._wire, self._owner, self._policy, self._flusher = database, wire, owner, policy, flusher
+        self._ship, self._lease, self._may_claim = ship, lease, may_claim
+        self._poked = asyncio.Event()
+        self._in_hand: dict[UUID, Claimed] = {}
+        self._doubt = False  # a claim's commit was not answered: what did it take?
+        self._stopping = False
+
+    def poke(self) -> None:
+        self._poked.set()
+
+    def came(self, key: UUID, outcome: Outcome) -> None:
+        """The wire says what came of a message."""
+        claimed = self._in_hand.get(key)
+        if claimed is not None:
+            self._flusher.outcome(claimed, outcome)
+
+    def done(self, claimed: Claimed) -> int:
+        """It is written. The room that it took."""
+        self._in_hand.pop(claimed.id, None)
+        self._poked.set()
+        return claimed.room
+
+    async def run(self) -> None:
+        """Claim and ship until `stop()`."""
+        while not self._stopping:
+            room = self._wire.allowance() if self._may_claim() else 0
+            if room <= 0:
+                await self._rest(max(0.001, self._wire.next_chance()))
+            elif await self._claim(room) == 0:
+                await self._rest(IDLE)
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._poked.set()
+
+    async def _rest(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._poked.wait(), seconds)
+        self._poked.clear()
+
+    async def _claim(self, room: int) -> int:
+        moment = now()
+        try:
+            # Shielded: a claim that is committed is shipped, or given back by the wire's stop; it does not hang in the air.
+            return await asyncio.shield(self._claim_and_ship(room, moment))
+        except Exception as error:
+            self._doubt = True
+            log.warning("claim_failed", gateway=self._policy.gateway, error=type(error).__name__, detail=str(error)[:200])
+            await asyncio.sleep(BROKEN)
+            return 0
+
+    async def _claim_and_ship(self, room: int, moment: datetime) -> int:
+        async with self._database.transaction() as session:
+            if self._doubt:
+                await unclaim(session, self._owner, list(self._in_hand))
+            batch = await claim_due(session, self._policy.gateway, self._owner, room, moment, self._lease)
+        self._doubt = False
+        began = time.monotonic()
+        for claimed in batch:
+            claimed.began = began
+            self._in_hand[claimed.id] = claimed
+            claimed.room = self._ship(claimed)
+        return len(batch)

@@ -1,0 +1,34 @@
+"""On the wire: one row for each part of each attempt, written when its outcome is known."""
+
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+from app.core.db import moment, one_of
+
+
+class Submission(SQLModel, table=True):
+    """One part of one attempt. `gateway_message_id` is the far side's id, by which its receipt is found."""
+
+    __tablename__ = "submission"
+    __table_args__ = (
+        # The selective column first: an SMSC that restarts uses its ids again, and the newest submission wins.
+        sa.Index("ix_submission_gateway_message_id", "gateway_message_id", "receipt_group"),
+        one_of("outcome", "accepted", "refused", "deferred", "unknown"),
+    )
+
+    message_id: UUID = Field(primary_key=True)
+    n: int = Field(primary_key=True, sa_type=sa.SmallInteger)
+    part: int = Field(primary_key=True, sa_type=sa.SmallInteger)
+    parts: int = Field(sa_type=sa.SmallInteger)
+    gateway: str = Field(max_length=64)
+    receipt_group: str = Field(max_length=64)
+    gateway_message_id: str | None = Field(default=None, max_length=200)
+    outcome: str = Field(max_length=8)
+    reason: str | None = Field(default=None, max_length=64)
+    code: str | None = Field(default=None, max_length=32)
+    detail: str | None = Field(default=None, max_length=500)
+    claimed_at: datetime = moment()
+    at: datetime = moment()

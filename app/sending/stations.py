@@ -1,0 +1,320 @@
+"""Stations: what a worker process runs for a queue. A bind station owns one slot of an SMPP gateway; the mail station serves every SMTP gateway.
+
+A station takes over a changed gateway by itself: the old wire is drained and settled, then the new one claims.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import sqlalchemy as sa
+import structlog
+
+from app.core import metrics
+from app.core.clock import now
+from app.core.db import Database, as_utc
+from app.core.secrets import SecretBox
+from app.gateways.models import Gateway
+from app.gateways.settings import smpp_settings, smtp_settings
+from app.sending.claim import Claimed
+from app.sending.deliver import Delivery
+from app.sending.flush import Flusher, Record
+from app.sending.outcome import Accepted, Outcome, Unknown
+from app.sending.settle import Policy
+from app.sending.slots import RENEW, Slot, take_slot
+from app.sending.smpp.bind import Bind
+from app.sending.smpp.compose import Shipment
+from app.sending.smpp.status import BindStatus
+from app.sending.smtp.mime import Letter
+from app.sending.smtp.pool import Pool
+
+log = structlog.get_logger()
+
+WATCH = 1.0  # seconds between two looks at the gateway's revision
+GRACE = 20.0  # seconds for what is on the wire when a station ends
+LEASE_SPARE = timedelta(seconds=30)
+# A mail server may take ten minutes to answer; the lease is short, and pushed on while this process lives.
+MAIL_LEASE = timedelta(seconds=60)
+MAIL_RENEW = 15.0
+LEASES = sa.text("UPDATE outbox SET lease_until = now() + :lease WHERE claimed_by = :owner AND state = 'sending'")
+
+
+async def find_gateway(database: Database, name: str) -> Gateway | None:
+    async with database.transaction() as session:
+        return await session.get(Gateway, name)
+
+
+class Lane:
+    """One wire with its claiming loop and its flusher: started together, drained in the order claim, wire, flush."""
+
+    def __init__(self, wire: Bind | Pool, delivery: Delivery, flusher: Flusher) -> None:
+        self.wire, self.delivery, self.flusher = wire, delivery, flusher
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(part.run()) for part in (self.wire, self.delivery, self.flusher)]
+
+    async def stop(self, grace: float) -> None:
+        """Claim no more; let the wire finish; write what came of it."""
+        until = time.monotonic() + grace
+        self.delivery.stop()
+        await asyncio.wait({self._tasks[1]}, timeout=5)
+        await self.wire.stop(max(1.0, until - time.monotonic() - 3))
+        if not await self.flusher.drained(max(3.0, until - time.monotonic())):
+            log.error("not_all_settled", gateway=self.flusher.policy.gateway)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def is_broken(self) -> bool:
+        return any(task.done() for task in self._tasks)
+
+
+class BindStation:
+    """One slot of one SMPP gateway. `run()` ends when the gateway is gone, is disabled, or has no such slot any more."""
+
+    def __init__(self, database: Database, secrets: SecretBox, gateway: str, slot: int, record: Record[Any]) -> None:
+        self._database, self._secrets, self._gateway, self._number, self._record = database, secrets, gateway, slot, record
+        self._lane: Lane | None = None
+        self._slot: Slot | None = None
+        self._paused = False
+        self._stopping = asyncio.Event()
+        self._changed = asyncio.Event()
+
+    def poke(self) -> None:
+        if self._lane is not None:
+            self._lane.delivery.poke()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    async def run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                gateway = await find_gateway(self._database, self._gateway)
+                if not is_wanted(gateway, self._number):
+                    return
+                assert gateway is not None
+                self._slot = await take_slot(self._database, self._gateway, self._number)
+                if self._slot is not None:
+                    await self._serve(gateway, self._slot)
+            except Exception as error:
+                log.error("bind_station", gateway=self._gateway, slot=self._number, exc_info=error)
+            await pause(self._stopping, WATCH)
+
+    async def _serve(self, gateway: Gateway, slot: Slot) -> None:
+        """Bind and send until the gateway changes, the slot is lost, or the end is asked for."""
+        self._paused = gateway.paused
+        lane = self._lane = self._open(gateway, slot)
+        lane.start()
+        try:
+            await self._watch(gateway.revision, slot, lane)
+        finally:
+            await lane.stop(GRACE)
+            self._lane = None
+            metrics.BIND_UP.labels(self._gateway, str(self._number)).set(0)
+            with contextlib.suppress(Exception):
+                await slot.give_up(self._database, status_json(lane.wire.status))  # type: ignore[arg-type]
+
+    def _open(self, gateway: Gateway, slot: Slot) -> Lane:
+        settings = smpp_settings(gateway, self._secrets)
+        profile = settings.profile
+        policy = Policy(
+            gateway=gateway.name,
+            receipt_group=profile.receipt_group or gateway.name,
+            backoff_min=timedelta(seconds=profile.retry_backoff_min),
+            backoff_max=timedelta(seconds=profile.retry_backoff_max),
+            attempts=profile.temp_attempts,
+        )
+
+        def came(shipment: Shipment, outcome: Outcome) -> None:
+            count_status(gateway.name, outcome)
+            delivery.came(shipment.key, outcome)
+
+        def ship(claimed: Claimed) -> int:
+            left = claimed.expires_at - now()
+            reference = claimed.id.int & 0xFFFF
+            return bind.ship(
+                Shipment(claimed.id, claimed.address, claimed.text, None, max(left, timedelta(minutes=1)), claimed.urgent, reference, claimed.attempts + 1)
+            )
+
+        bind = Bind(settings, on_outcome=came, on_receipt=lambda receipt: flusher.receipt(receipt), on_change=self._note, slot=self._number)
+        flusher = Flusher(self._database, slot.fence, policy, release=lambda claimed: bind.release(delivery.done(claimed)), record=self._record)
+        lease = timedelta(seconds=profile.response_timeout) + LEASE_SPARE
+        delivery = Delivery(
+            self._database,
+            bind,
+            slot.fence,
+            policy,
+            flusher,
+            ship=ship,
+            lease=lease,
+            may_claim=lambda: slot.is_sure and not self._paused and not self._stopping.is_set(),
+        )
+        return Lane(bind, delivery, flusher)
+
+    def _note(self, status: BindStatus) -> None:
+        metrics.BIND_UP.labels(self._gateway, str(self._number)).set(status.state in ("bound", "throttled"))
+        if status.state == "throttled":
+            metrics.THROTTLED.labels(self._gateway).inc()
+        self._changed.set()
+        self.poke()
+
+    async def _watch(self, revision: int, slot: Slot, lane: Lane) -> None:
+        """Renew the slot and look at the gateway. Returns when serving must end."""
+        renewed = 0.0
+        while not self._stopping.is_set():
+            metrics.WINDOW_IN_USE.labels(self._gateway, str(self._number)).set(lane.wire.in_use)
+            try:
+                if self._changed.is_set() or time.monotonic() - renewed > RENEW:
+                    self._changed.clear()
+                    if not await slot.renew(self._database, status_json(lane.wire.status)):  # type: ignore[arg-type]
+                        log.warning("slot_lost", gateway=self._gateway, slot=self._number)
+                        return
+                    renewed = time.monotonic()
+                gateway = await find_gateway(self._database, self._gateway)
+            except Exception as error:
+                log.warning("slot_not_renewed", gateway=self._gateway, error=type(error).__name__)
+                if time.monotonic() > slot.until:
+                    return
+                await pause(self._stopping, WATCH)
+                continue
+            if not is_wanted(gateway, self._number) or gateway is None or gateway.revision != revision or lane.is_broken:
+                return
+            if gateway.paused != self._paused:
+                self._paused = gateway.paused
+                self.poke()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(first_of(self._stopping, self._changed), WATCH)
+
+
+def is_wanted(gateway: Gateway | None, slot: int) -> bool:
+    return gateway is not None and gateway.enabled and gateway.kind == "smpp" and slot < int(gateway.settings.get("binds", 1))
+
+
+def status_json(status: BindStatus) -> dict[str, Any]:
+    """A bind's state as `GET /gateways/{name}/status` shows it."""
+    shown = dataclasses.asdict(status)
+    for name in ("since", "last_activity_at"):
+        shown[name] = as_utc(shown[name])
+    if shown["last_error"]:
+        shown["last_error"]["at"] = as_utc(shown["last_error"]["at"])
+    return shown
+
+
+def count_status(gateway: str, outcome: Outcome) -> None:
+    """Every answer by its number; `none` where there was no answer."""
+    code = "0x00000000" if isinstance(outcome, Accepted) else "none" if isinstance(outcome, Unknown) else outcome.code or "none"
+    metrics.STATUS.labels(gateway, code).inc()
+
+
+class MailStation:
+    """Every enabled SMTP gateway, each with a pool of connections of this process. Any number of mail stations may run."""
+
+    def __init__(self, database: Database, secrets: SecretBox) -> None:
+        self._database, self._secrets = database, secrets
+        self._owner = uuid4()
+        self._lanes: dict[str, tuple[int, Lane]] = {}
+        self._paused: set[str] = set()
+        self._renewed = time.monotonic()
+        self._stopping = asyncio.Event()
+
+    def poke(self) -> None:
+        for _, lane in self._lanes.values():
+            lane.delivery.poke()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    async def run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                try:
+                    await self._follow()
+                    await self._renew()
+                except Exception as error:
+                    log.error("mail_station", exc_info=error)
+                await pause(self._stopping, WATCH)
+        finally:
+            await self._close(list(self._lanes), GRACE)
+
+    async def _renew(self) -> None:
+        """Push on the leases of what is in our hands."""
+        if time.monotonic() - self._renewed > MAIL_RENEW:
+            async with self._database.transaction() as session:
+                await session.execute(LEASES, {"lease": MAIL_LEASE, "owner": self._owner})
+            self._renewed = time.monotonic()
+
+    async def _follow(self) -> None:
+        """Open a lane for every gateway that wants one, close those that changed or went."""
+        async with self._database.transaction() as session:
+            found = (await session.execute(sa.select(Gateway).where(sa.text("kind = 'smtp' AND enabled")))).scalars().all()
+        wanted = {gateway.name: gateway for gateway in found}
+        self._paused = {gateway.name for gateway in found if gateway.paused}
+        stale = [name for name, (revision, lane) in self._lanes.items() if name not in wanted or wanted[name].revision != revision or lane.is_broken]
+        await self._close(stale, 10.0)
+        for name, gateway in wanted.items():
+            if name not in self._lanes:
+                lane = self._open(gateway)
+                lane.start()
+                self._lanes[name] = (gateway.revision, lane)
+
+    async def _close(self, names: Sequence[str], grace: float) -> None:
+        await asyncio.gather(*(self._lanes.pop(name)[1].stop(grace) for name in names))
+
+    def _open(self, gateway: Gateway) -> Lane:
+        settings = smtp_settings(gateway, self._secrets)
+        profile = settings.profile
+        policy = Policy(
+            gateway=gateway.name,
+            receipt_group=gateway.name,
+            backoff_min=timedelta(seconds=profile.retry_backoff_min),
+            backoff_max=timedelta(seconds=profile.retry_backoff_max),
+            attempts=profile.temp_attempts,
+        )
+        domain = settings.from_.rpartition("@")[2].rstrip("> ")
+
+        def ship(claimed: Claimed) -> int:
+            pool.ship(letter(claimed, settings.from_, domain))
+            return 1
+
+        pool = Pool(settings, on_outcome=lambda sent, outcome: delivery.came(sent.key, outcome))
+        flusher = Flusher(self._database, self._owner, policy, release=lambda claimed: pool.release(delivery.done(claimed)))
+        delivery = Delivery(self._database, pool, self._owner, policy, flusher, ship=ship, lease=MAIL_LEASE, may_claim=lambda: gateway.name not in self._paused)
+        return Lane(pool, delivery, flusher)
+
+
+def letter(claimed: Claimed, sender: str, domain: str) -> Letter:
+    """The message as a letter. The same message has the same Message-ID whenever it is sent (RFC 5322, 3.6.4): a receiver can tell a repetition."""
+    return Letter(
+        key=claimed.id,
+        to=claimed.address,
+        sender=sender,
+        subject=claimed.subject or "",
+        text=claimed.text,
+        html=claimed.html,
+        headers={},
+        message_id=f"<{claimed.id}@{domain}>",
+        date=now(),
+    )
+
+
+async def pause(stopping: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stopping.wait(), seconds)
+
+
+async def first_of(*events: asyncio.Event) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

@@ -1,0 +1,312 @@
+"""The worker process: the whole pipeline on one screen.
+
+    queue                    station        what it does
+    plan                     PlanStation    events -> messages
+    mail                     MailStation    every SMTP gateway: claim, send, settle
+    smpp:<gateway>:<slot>    BindStation    one bind: claim, submit, settle, receipts
+    cron                     SweepStation   held messages, leases, parked receipts, a look at the queues
+
+A queue is an arq worker whose one job, `wake`, pokes the station; `cron` has arq's cron beside it. The work itself is in PostgreSQL: a station looks
+round by itself every few seconds, so that a Redis that is down or flushed costs milliseconds of latency and nothing else.
+"""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, cast
+from uuid import UUID
+
+import sqlalchemy as sa
+import structlog
+from arq import cron
+from arq.worker import Worker, func
+
+from app.catalogue.registry import Catalogue
+from app.core import metrics
+from app.core.config import Settings
+from app.core.db import Database
+from app.core.errors import ConfigurationError
+from app.core.ids import new_id
+from app.core.metrics_port import MetricsPort
+from app.core.secrets import SecretBox
+from app.core.wakeups import CRON, MAIL, PLAN, Wakeups, bind_queue, pack, redis_settings, unpack
+from app.notifications.hold import Holding
+from app.notifications.plan import Planner
+from app.sending.stations import BindStation, MailStation
+from app.tracking.match import record
+from app.tracking.sweeps import Sweeper
+
+log = structlog.get_logger()
+
+IDLE = 2.0  # seconds between two looks round of the planner
+FOLLOW = 1.0  # seconds between two looks at the gateways
+ALIVE = 15.0  # seconds between two signs of life
+UNDISTURBED = 15.0  # seconds without a tick of cron after which the sweeps run by themselves
+
+SEEN = sa.text("""
+INSERT INTO worker_process (id, queues, host, metrics_port, started_at, seen_at) VALUES (:id, :queues, :host, :port, now(), now())
+ON CONFLICT (id) DO UPDATE SET seen_at = now()
+""")
+LEFT = sa.text("DELETE FROM worker_process WHERE id = :id")
+
+
+class Station(Protocol):
+    """What a queue stands for."""
+
+    def poke(self) -> None: ...
+    def stop(self) -> None: ...
+    async def run(self) -> None: ...
+
+
+class PlanStation:
+    """Plans whatever waits, batch after batch; then rests until it is poked."""
+
+    def __init__(self, planner: Planner) -> None:
+        self._planner = planner
+        self._poked = asyncio.Event()
+        self._stopping = False
+
+    def poke(self) -> None:
+        self._poked.set()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._poked.set()
+
+    async def run(self) -> None:
+        while not self._stopping:
+            try:
+                # Shielded: a batch that has begun is finished; the end comes between two.
+                planned = 1
+                while planned and not self._stopping:
+                    planned = await asyncio.shield(asyncio.ensure_future(self._planner.plan()))
+            except Exception as error:
+                log.error("plan_station", exc_info=error)
+                await asyncio.sleep(0.5)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._poked.wait(), IDLE)
+            self._poked.clear()
+
+
+class SweepStation:
+    """Runs the sweeps on every tick of arq's cron, and by itself when no tick has come for a while (Redis away)."""
+
+    def __init__(self, holding: Holding, sweeper: Sweeper) -> None:
+        self._often = (holding.release, sweeper.match_parked)
+        self._seldom: tuple[Callable[[], Awaitable[Any]], ...] = (sweeper.end_leases, holding.put_off, holding.expire, holding.reroute, sweeper.look)
+        self._ticked = time.monotonic()
+        self._stopping = asyncio.Event()
+        self._lock = asyncio.Lock()
+
+    def poke(self) -> None: ...
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    async def run(self) -> None:
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), 5)
+            if not self._stopping.is_set() and time.monotonic() - self._ticked > UNDISTURBED:
+                await self.sweep(seldom=True)
+
+    async def sweep(self, *, seldom: bool) -> None:
+        """Each step on its own: one that fails does not keep the others back. A step that moved a full batch goes on at once."""
+        self._ticked = time.monotonic()
+        if self._lock.locked():
+            return
+        async with self._lock:
+            for step in (*self._often, *(self._seldom if seldom else ())):
+                try:
+                    while ((await step()) or 0) >= 500 and not self._stopping.is_set():
+                        pass
+                except Exception as error:
+                    log.error("sweep_failed", step=step.__qualname__, error=type(error).__name__, detail=str(error)[:300])
+
+
+class Office:
+    """What the stations of one process share, and the arq workers that poke them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = Database.of(settings, name="vestnik-worker", pool_size=10)
+        self.secrets = SecretBox(settings.secret_keys)
+        self.stations: dict[str, Station] = {}
+        self.wakeups = Wakeups(settings.redis_url, direct=self.poke)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def poke(self, queue: str) -> bool:
+        """Poke a station of this process; false when it is another's."""
+        station = self.stations.get(queue)
+        if station is not None:
+            station.poke()
+        return station is not None
+
+    def make(self, queue: str) -> Station:
+        """The station of a queue. ConfigurationError when there is no such queue."""
+        if queue == PLAN:
+            return PlanStation(Planner(self.database, self.settings, self.wakeups))
+        if queue == MAIL:
+            return MailStation(self.database, self.secrets)
+        if queue == CRON:
+            return SweepStation(Holding(self.database, self.settings, self.wakeups), Sweeper(self.database, self.wakeups))
+        kind, _, rest = queue.partition(":")
+        gateway, _, slot = rest.rpartition(":")
+        if kind == "smpp" and gateway and slot.isdigit():
+            return BindStation(self.database, self.secrets, gateway, int(slot), record)
+        raise ConfigurationError(f"there is no queue {queue!r}: plan, mail, cron, or smpp:<gateway>:<slot>")
+
+    def open(self, queue: str) -> None:
+        self.stations[queue] = station = self.make(queue)
+        self._tasks[queue] = asyncio.create_task(self._run(queue, station), name=queue)
+
+    async def shut(self, *queues: str) -> None:
+        """Ask these stations to end, and wait until they have settled what they had."""
+        for queue in queues:
+            self.stations[queue].stop()
+        await asyncio.gather(*(self._tasks.pop(queue) for queue in queues), return_exceptions=True)
+        for queue in queues:
+            self.stations.pop(queue, None)
+
+    def ended(self, queue: str) -> bool:
+        return self._tasks[queue].done()
+
+    async def _run(self, queue: str, station: Station) -> None:
+        poker = asyncio.create_task(self._arq(queue, station))
+        try:
+            await station.run()
+        finally:
+            poker.cancel()
+            await asyncio.gather(poker, return_exceptions=True)
+
+    async def _arq(self, queue: str, station: Station) -> None:
+        """The queue's arq worker, started again whenever Redis has thrown it out."""
+        while True:
+            worker = arq_worker(self.settings.redis_url, queue, station)
+            try:
+                await worker.async_run()
+            except Exception as error:
+                log.warning("arq_worker_restarts", queue=queue, error=type(error).__name__)
+            finally:
+                with contextlib.suppress(Exception, asyncio.CancelledError):
+                    await asyncio.wait_for(worker.close(), 2)
+            await asyncio.sleep(1)
+
+
+def arq_worker(redis_url: str, queue: str, station: Station) -> Worker:
+    async def wake(_: dict[Any, Any]) -> None:
+        station.poke()
+
+    jobs = []
+    if isinstance(station, SweepStation):
+
+        async def often(_: dict[Any, Any]) -> None:
+            await station.sweep(seldom=False)
+
+        async def seldom(_: dict[Any, Any]) -> None:
+            await station.sweep(seldom=True)
+
+        fives = set(range(0, 60, 5))
+        jobs = [
+            cron(cast("Any", often), name="sweep_often", second=set(range(60)) - fives, keep_result=0, timeout=60, max_tries=1),
+            cron(cast("Any", seldom), name="sweep_seldom", second=fives, keep_result=0, timeout=60, max_tries=1),
+        ]
+    return Worker(
+        functions=[func(cast("Any", wake), name="wake", keep_result=0, max_tries=1)],
+        cron_jobs=jobs,
+        queue_name=f"vestnik:{queue}",
+        redis_settings=redis_settings(redis_url),
+        poll_delay=0.2,
+        queue_read_limit=1000,
+        max_jobs=20,
+        job_timeout=120,
+        job_completion_wait=5,
+        keep_result=0,
+        health_check_interval=30,
+        handle_signals=False,
+        job_serializer=pack,
+        job_deserializer=unpack,
+    )
+
+
+async def run_worker(settings: Settings, queues: list[str], metrics_port: int | None = None) -> int:
+    """Serve these queues (without any: all of them, the gateways followed) until SIGTERM or SIGINT; then drain. The exit code."""
+    office, stopping = Office(settings), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    everything = not queues
+    metrics_server = MetricsPort(settings)
+    try:
+        port = await metrics_server.start(metrics_port)
+        await start_series(office)
+        for queue in queues or (PLAN, MAIL, CRON):
+            office.open(queue)
+        listener = asyncio.create_task(office.wakeups.listen(office.poke))
+        await follow(office, stopping, everything=everything, queues=queues, port=port)
+        listener.cancel()
+        await asyncio.gather(listener, return_exceptions=True)
+        await office.shut(*office.stations)
+    finally:
+        await office.wakeups.close()
+        await metrics_server.stop()
+        await office.database.close()
+    return 0
+
+
+async def start_series(office: Office) -> None:
+    """Known series begin at zero."""
+    catalogue = Catalogue()
+    try:
+        async with office.database.transaction() as session:
+            await catalogue.refresh(session)
+            gateways = list((await session.execute(sa.text("SELECT name FROM gateway"))).scalars())
+    except Exception as error:
+        log.warning("series_not_started", error=type(error).__name__)
+        return
+    metrics.start_at_zero(gateways=gateways, types=list(catalogue.types))
+
+
+async def follow(office: Office, stopping: asyncio.Event, *, everything: bool, queues: list[str], port: int | None) -> None:
+    """Say that we live; with `everything`, keep one station for each slot of each enabled SMPP gateway. Ends when asked to, or when all stations have ended."""
+    me, said = new_id(), 0.0
+    while not stopping.is_set():
+        try:
+            if everything:
+                await follow_gateways(office)
+            if time.monotonic() - said > ALIVE:
+                await say_alive(office, me, ",".join(queues) or "all", port)
+                said = time.monotonic()
+        except Exception as error:
+            log.warning("database_away", error=type(error).__name__)
+        if not everything and all(office.ended(queue) for queue in queues):
+            break  # the gateway is gone or disabled: whoever started us will start us again when it is wanted
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), FOLLOW)
+    with contextlib.suppress(Exception):
+        async with office.database.transaction() as session:
+            await session.execute(LEFT, {"id": me})
+
+
+async def say_alive(office: Office, me: UUID, queues: str, port: int | None) -> None:
+    host = office.settings.http_host if office.settings.env == "local" else socket.gethostname()
+    async with office.database.transaction() as session:
+        await session.execute(SEEN, {"id": me, "queues": queues[:1000], "host": host, "port": port})
+
+
+async def wanted_binds(database: Database) -> set[str]:
+    """A queue for each slot of each enabled SMPP gateway."""
+    async with database.transaction() as session:
+        rows = (await session.execute(sa.text("SELECT name, CAST(settings ->> 'binds' AS int) FROM gateway WHERE kind = 'smpp' AND enabled"))).tuples()
+        return {bind_queue(name, slot) for name, number in rows for slot in range(number or 1)}
+
+
+async def follow_gateways(office: Office) -> None:
+    wanted = await wanted_binds(office.database)
+    running = {queue for queue in office.stations if queue.startswith("smpp:")}
+    await office.shut(*(queue for queue in running if queue not in wanted or office.ended(queue)))
+    for queue in wanted - set(office.stations):
+        office.open(queue)

@@ -1,0 +1,31 @@
+"""Alembic's entry: the connection comes from `vestnik migrate`, or from VESTNIK_DATABASE_URL when alembic is called by hand."""
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection
+from sqlmodel import SQLModel
+
+import app.tables  # noqa: F401 - fills the metadata
+from app.core.config import load_settings
+from app.core.db import Database
+
+
+def run(connection: Connection) -> None:
+    context.configure(connection=connection, target_metadata=SQLModel.metadata, transaction_per_migration=True, compare_type=True, compare_server_default=False)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+async def by_hand() -> None:
+    database = Database.of(load_settings())
+    async with database.engine.begin() as connection:
+        await connection.run_sync(run)
+    await database.close()
+
+
+given = context.config.attributes.get("connection")
+if given is None:
+    asyncio.run(by_hand())
+else:
+    run(given)
