@@ -11,7 +11,7 @@ from app.core.auth import Caller
 from app.core.models import AuditRecord
 
 # Fields whose values are somebody's: the audit keeps that they changed, and a keyed hash by which a known value can be recognised.
-PERSONAL = frozenset({"name", "address", "contacts", "label", "attributes", "text", "html", "subject"})
+PERSONAL = frozenset({"number", "name", "address", "contacts", "label", "attributes", "text", "html", "subject"})
 
 
 async def record(session: AsyncSession, caller: Caller | str, action: str, target: str, changes: dict[str, Any] | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Self
-from uuid import UUID
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Path, Request
@@ -69,11 +68,12 @@ class NewKeyOut(KeyOut):
 
 
 @router.get("", operation_id="list_keys", summary="List keys, the newest first")
-async def list_keys(session: SessionDep, caller: Admin, page: Paging) -> Page[KeyOut]:  # noqa: ARG001 - the scope stands in the signature
-    made, key_id = sa.column("created_at"), sa.column("id")
+async def list_keys(session: SessionDep, caller: Admin, page: Paging) -> Page[KeyOut]:
+    made: sa.ColumnClause[datetime] = sa.column("created_at")
+    key_id: sa.ColumnClause[str] = sa.column("id")
     query = sa.select(ApiKey).order_by(made.desc(), key_id.desc()).limit(page.limit + 1)
-    if after := page.key(datetime.fromisoformat, str):
-        query = query.where(sa.tuple_(made, key_id) < sa.tuple_(sa.literal(aware(after[0])), sa.literal(after[1])))
+    if after := page.key(str, str):
+        query = query.where(sa.tuple_(made, key_id) < sa.tuple_(sa.literal(_moment(after[0])), sa.literal(after[1])))
     found = (await session.scalars(query)).all()
     shown = found[: page.limit]
     return Page(
@@ -81,7 +81,11 @@ async def list_keys(session: SessionDep, caller: Admin, page: Paging) -> Page[Ke
     )
 
 
-def aware(moment: datetime) -> datetime:
+def _moment(written: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(written)
+    except ValueError:
+        raise bad_cursor() from None
     if moment.tzinfo is None:
         raise bad_cursor()
     return moment

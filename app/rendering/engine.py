@@ -32,7 +32,7 @@ STEPS = 50_000  # nodes that the loops of one rendering may visit
 _OPENING, _CLOSING = re.compile(r"\{[{%#]"), re.compile(r"[}%#]\}")
 _QUOTED = re.compile(r"'([^']+)'")
 # What no message shows and some far ends choke on; line feed and tab stay.
-_CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)))
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class RenderFailed(Exception):
@@ -135,9 +135,9 @@ class Part:
     def _finished(self, written: str) -> str:
         if self.kind == "subject":
             # A line break in a subject would begin another header (RFC 5322, 2.2).
-            return " ".join(written.translate(_CONTROLS | {10: " ", 13: " "}).split())
-        if not written.isprintable():
-            written = written.replace("\r\n", "\n").translate(_CONTROLS)
+            return " ".join(_CONTROL.sub(" ", written).split())
+        if _CONTROL.search(written):
+            written = _CONTROL.sub("", written.replace("\r\n", "\n"))
         return written.strip()
 
 

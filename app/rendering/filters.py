@@ -121,9 +121,8 @@ def joined(values: Any, separator: str = "", attribute: str | None = None) -> st
 
 
 def attributes(values: Any, attribute: str | None) -> list[Any]:
-    if attribute is None:
-        return list(items(values))
-    return [value[attribute] for value in items(values)]
+    found: list[Any] = list(items(values))
+    return found if attribute is None else [value[attribute] for value in found]
 
 
 def total(values: Any, attribute: str | None = None) -> Decimal:

@@ -64,7 +64,8 @@ def unpublishable(type_code: str, schema: dict[str, Any] | None, channel: str, l
     The complete sample shows names that are nowhere; the least one shows what relies on data that may be absent."""
     full, least = (_values(type_code, sample_of(type_code, schema, complete=complete)) for complete in (True, False))
     properties = tuple((schema or {}).get("properties", ()))
-    full = dict.fromkeys(properties) | full
+    absent = dict.fromkeys(properties)
+    full = {**absent, **full, "data": {**absent, **full["data"]}}
     found: list[FieldError] = []
     for name, kind in PARTS[channel].items():
         source = getattr(version, name)

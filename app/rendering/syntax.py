@@ -191,7 +191,8 @@ def unknown_names(tree: nodes.Template, source: str, sample: Mapping[str, Any]) 
 
 
 def _asking(tree: nodes.Template) -> Iterator[nodes.Filter | nodes.Test]:
-    for node in (*tree.find_all(nodes.Filter), *tree.find_all(nodes.Test)):
+    found: list[nodes.Filter | nodes.Test] = [*tree.find_all(nodes.Filter), *tree.find_all(nodes.Test)]
+    for node in found:
         if node.name in ("default", "d", "defined", "undefined"):
             yield node
 

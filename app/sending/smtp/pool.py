@@ -201,10 +201,17 @@ class Pool:
         if self._settings.tls != "none" and self._context is None:
             self._context = await tls_context(self._settings)
         try:
-            return await open_session(self._settings, self._context)
+            session = await open_session(self._settings, self._context)
         except SessionNotOpened:
             self._context = None  # an authority that was missing may be in its file the next time
-            raise
+            if not self.is_stopping:
+                raise
+        else:
+            if not self.is_stopping:
+                return session
+            session.abort()
+        # wait_for of Python 3.11, inside aiosmtplib, loses a cancellation that meets its result. Here it is again.
+        raise asyncio.CancelledError
 
     # --- for the lanes ---
 
@@ -263,7 +270,7 @@ class Pool:
     # --- news ---
 
     def _change(self, state: State) -> None:
-        if self._state not in {state, "stopped"}:
+        if state != self._state and (not self.is_stopping or state in {"draining", "stopped"}):
             self._state, self._since = state, datetime.now(UTC)
             self._tell()
 
@@ -280,7 +287,7 @@ class Pool:
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:
-    """Cancels them until they have ended. Once may not do: wait_for of Python 3.11, inside aiosmtplib, loses a cancellation that meets its result."""
+    """Cancels them until they have ended: a cancellation may get lost in a library, and nobody should wait for that letter's time limit."""
     pending = {task for task in tasks if not task.done()}
     while pending:
         for task in pending:

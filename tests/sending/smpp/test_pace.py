@@ -144,3 +144,23 @@ async def test_what_was_not_begun_when_a_pause_starts_goes_back(call):
 
         assert [(outcome.reason, outcome.code) for _, outcome in caller.order] == [("throttled", ""), ("throttled", "0x00000058")]
         assert smsc.submitted == 1
+
+
+async def test_the_next_chance_is_worth_waiting_for(call, smsc):
+    caller = await call(smsc, rate_per_second=50, window=100)
+    caller.ship(*[caller.message() for _ in range(caller.bind.allowance())])
+    nothing = caller.bind.allowance()
+    chance = caller.bind.next_chance()
+    await asyncio.sleep(chance + 0.005)
+
+    assert nothing == 0
+    assert 0.02 <= chance <= 0.1
+    assert caller.bind.allowance() >= 2
+
+
+async def test_a_bind_that_is_down_has_no_allowance_and_is_asked_again_within_a_second(call):
+    async with SmscSimulator(bind_statuses=(0x0D,) * 99) as smsc:
+        caller = await call(smsc, bound=False)
+        await caller.until(lambda: smsc.binds)
+
+        assert (caller.bind.allowance(), caller.bind.next_chance()) == (0, 1.0)

@@ -1,0 +1,86 @@
+"""An account erased: what was personal is gone, what was counted stays. The number is free for somebody else."""
+
+from uuid import UUID
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Request
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.accounts.api import AccountNumber
+from app.accounts.search import AccountNotFound
+from app.accounts.shapes import TOMBSTONE
+from app.core import audit
+from app.core.auth import Caller, MayWriteAccounts
+from app.core.clock import now
+from app.core.config import Settings
+from app.core.db import BulkInsert
+from app.core.http import Guarded
+from app.core.ids import new_id
+from app.notifications.states import State
+
+router = APIRouter(prefix="/accounts", tags=["accounts"], route_class=Guarded)
+
+# FOR UPDATE: the number is about to change, so whoever only refers to the account waits as well. Planning, which locks accounts, is over or has not begun.
+LOCK = sa.text("SELECT id FROM account WHERE number = :number AND status <> 'erased' FOR UPDATE")
+FORGET_WAITING = sa.text("DELETE FROM event_waiting WHERE account_id = :account")
+MESSAGES = sa.text("SELECT id FROM message WHERE account_id = :account ORDER BY id")
+CANCEL = sa.text("DELETE FROM outbox WHERE message_id = ANY(CAST(:messages AS uuid[])) AND state = ANY(CAST(:waiting AS text[])) RETURNING message_id")
+# A message on the wire is settled as it comes out; but put back into the queue it must not go again, with nothing in it: it has expired.
+LAST_TRY = sa.text("UPDATE outbox SET expires_at = LEAST(expires_at, :now) WHERE message_id = ANY(CAST(:messages AS uuid[]))")
+END = sa.text("UPDATE message SET state = :state, reason = 'erased', updated_at = :now WHERE id = ANY(CAST(:messages AS uuid[]))")
+CHANGES = BulkInsert("message_change", id="uuid", message_id="uuid", at="timestamptz", state="text", reason="text")
+BLANK = [
+    sa.text(statement)
+    for statement in (
+        "UPDATE message SET address = '', subject = NULL, text = '', html = NULL WHERE account_id = :account",
+        "UPDATE message_change SET detail = NULL WHERE message_id = ANY(CAST(:messages AS uuid[])) AND detail IS NOT NULL",
+        "UPDATE submission SET detail = NULL WHERE message_id = ANY(CAST(:messages AS uuid[])) AND detail IS NOT NULL",
+        "UPDATE receipt SET raw = '' WHERE message_id = ANY(CAST(:messages AS uuid[]))",
+        "UPDATE event SET data = CAST('{}' AS jsonb) WHERE account_id = :account",
+        "DELETE FROM contact WHERE account_id = :account",
+        "DELETE FROM planned_charge WHERE account_id = :account",
+    )
+]
+BURY = sa.text("""
+UPDATE account SET number = :tombstone, name = '', status = 'erased', balance = 0, balance_as_of = NULL, credit_limit = 0, currency = :currency,
+    locale = :locale, timezone = :timezone, tariff = '', threshold = NULL, attributes = CAST('{}' AS jsonb), updated_at = :now
+WHERE id = :account
+""")
+
+
+@router.delete("/{number}", operation_id="erase_account", summary="Erase an account", status_code=204)
+async def erase_account(request: Request, number: AccountNumber, caller: MayWriteAccounts) -> None:
+    """The personal data of the account and of all its events and messages is gone for good; counts and states stay.
+
+    What waits to be sent is cancelled (reason `erased`); what is on the wire this very moment may still arrive. The number is free for a new account.
+    """
+    settings: Settings = request.app.state.settings
+    await request.app.state.database.again(lambda session: erase(session, caller, number, settings))
+
+
+async def erase(session: AsyncSession, caller: Caller, number: str, settings: Settings) -> None:
+    """Everything of this account in one transaction, or AccountNotFound. It locks the account first, as all that write to it do."""
+    account = await session.scalar(LOCK, {"number": number})
+    if account is None:
+        raise AccountNotFound
+    await session.execute(FORGET_WAITING, {"account": account})
+    messages = list(await session.scalars(MESSAGES, {"account": account}))
+    await cancel(session, messages)
+    for statement in BLANK:
+        await session.execute(statement, {"account": account, "messages": messages})
+    moment = now()
+    values = {"tombstone": f"{TOMBSTONE}{account}", "currency": settings.currency, "locale": settings.locale, "timezone": settings.timezone}
+    await session.execute(BURY, values | {"now": moment, "account": account})
+    # Its number as a keyed hash: whoever knows the number can prove that it was erased, nobody can read it here.
+    await audit.record(session, caller, "account.erase", f"account:{account}", {"number": number, "messages": len(messages)})
+
+
+async def cancel(session: AsyncSession, messages: list[UUID]) -> None:
+    """Those of them that have not gone yet."""
+    moment = now()
+    waiting = [State.HELD.value, State.QUEUED.value]
+    cancelled = list(await session.scalars(CANCEL, {"messages": messages, "waiting": waiting}))
+    await session.execute(LAST_TRY, {"messages": messages, "now": moment})
+    if cancelled:
+        await session.execute(END, {"messages": cancelled, "state": State.CANCELLED.value, "now": moment})
+        await CHANGES.run(session, [(new_id(), message, moment, State.CANCELLED.value, "erased") for message in cancelled])
