@@ -71,9 +71,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.schema_head = head()
     metrics.BUILD.info({"version": version("vestnik")})
 
-    for router in ROUTERS:
-        app.include_router(router, prefix=http.API)
-    app.include_router(health.router)
+    app.state.routers = [*((http.API, router) for router in ROUTERS), ("", health.router)]
+    for prefix, router in app.state.routers:
+        app.include_router(router, prefix=prefix)
     http.install(app)
     if settings.cors_origins:
         origins = [origin.strip() for origin in settings.cors_origins.split(",")]

@@ -1,6 +1,7 @@
 """What the billing and the operators send about an account. Addresses are checked one step later: they need the operator's region."""
 
 import calendar
+import math
 import re
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -132,6 +133,17 @@ def _few(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _scalar(value: object) -> object:
+    kind = type(value)
+    if value is None or kind is bool:
+        return value
+    # 64 bits: what every reader of JSON on the way can hold.
+    fits = (kind is str and len(str(value)) <= 1000) or (kind is int and -(2**63) <= value < 2**63) or (kind is float and math.isfinite(value))  # type: ignore[operator, arg-type]
+    if not fits:
+        raise PydanticCustomError("attribute", "An attribute is a string of at most 1000 characters, a number, true, false or null.")
+    return value
+
+
 # A line of text: a line break in a name would end up in the header of an e-mail.
 LINE = r"^[^\x00-\x1f\x7f]*$"
 Number = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(check_number)]
@@ -143,14 +155,7 @@ Zone = Annotated[str, StringConstraints(max_length=64), AfterValidator(_zone)]
 LocaleTag = Annotated[str, StringConstraints(max_length=16), AfterValidator(_known_locale)]
 Currency = Annotated[str, StringConstraints(pattern="^[A-Z]{3}$"), AfterValidator(_known_currency)]
 AttributeName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=LINE)]
-# 64 bits: what every reader of JSON on the way can hold.
-Scalar = (
-    StrictBool
-    | Annotated[StrictInt, Field(ge=-(2**63), le=2**63 - 1)]
-    | Annotated[StrictFloat, Field(allow_inf_nan=False)]
-    | Annotated[str, StringConstraints(max_length=1000)]
-    | None
-)
+Scalar = Annotated[StrictBool | StrictInt | StrictFloat | str | None, BeforeValidator(_scalar)]
 Attributes = Annotated[dict[AttributeName, Scalar], AfterValidator(_few)]
 
 

@@ -65,23 +65,21 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def operations(app: FastAPI) -> list[tuple[str, str, APIRoute]]:
-    """Every documented operation with the route behind it."""
-    found = []
-    for route in all_routes(app):
-        if route.include_in_schema:
-            found += [(route.path_format, method.lower(), route) for method in sorted(route.methods or ())]
-    return found
-
-
-def all_routes(app: FastAPI) -> list[APIRoute]:
-    return [route for route in app.routes if isinstance(route, APIRoute)]
+    """Every documented operation with the route behind it. `app.state.routers` lists what was included, and under which prefix."""
+    return [
+        (prefix + route.path_format, method.lower(), route)
+        for prefix, router in app.state.routers
+        for route in router.routes
+        if isinstance(route, APIRoute) and route.include_in_schema
+        for method in sorted(route.methods or ())
+    ]
 
 
 def _complete(operation: dict[str, Any], path: str, method: str, route: APIRoute) -> None:
     responses = operation["responses"]
     responses.pop("422", None)
     if not path.startswith(API):
-        statuses = [403] if path.startswith("/metrics") else [404] if path.startswith("/docs") else [503]
+        statuses = [403] if path.startswith("/metrics") else [503]
     else:
         scope = required_scope(route)
         if scope is None:

@@ -15,7 +15,19 @@ from app.core.auth import cabinet_token, create_key
 from app.core.config import Settings
 from app.core.db import Database
 from app.demo.feed import Feed, table
-from app.demo.script import BATCH, MAILBOX_OPTIONS, SINGLE, SMSC_OPTIONS, STRANGER, SUBSCRIBERS, Happening, expected_state, zone_with_day
+from app.demo.script import (
+    BATCH,
+    LONG_SMS,
+    LONG_SMS_TEXT,
+    MAILBOX_OPTIONS,
+    SINGLE,
+    SMSC_OPTIONS,
+    STRANGER,
+    SUBSCRIBERS,
+    Happening,
+    expected_state,
+    zone_with_day,
+)
 from app.embedded.process import ServerError
 
 SMS, MAIL = "demo-sms", "demo-mail"
@@ -48,6 +60,7 @@ async def play(run: Stage, *, exit_when_done: bool) -> int:
     async with httpx.AsyncClient(base_url=f"{run.own_url}/api/v1", headers=headers, timeout=10, trust_env=False) as api:
         await refuse_real_gateways(api)
         await make_gateways(api, ports)
+        await make_template(api)
         await make_accounts(api)
         await wait_for_bind(api)
         introduce(run.settings, operator)
@@ -100,6 +113,16 @@ async def make_gateways(api: httpx.AsyncClient, ports: tuple[int, int]) -> None:
         match = {"If-Match": there.headers["ETag"]} if there.is_success else {}
         await call(api, "PUT", f"/gateways/{name}", json=body | {"host": "127.0.0.1", "port": port, "enabled": True}, headers=match)
     typer.echo(f"  gateways {SMS} and {MAIL}")
+
+
+async def make_template(api: httpx.AsyncClient) -> None:
+    """An operator's own words for one type, once: a second demonstration finds them published."""
+    listed = (await call(api, "GET", "/templates", params=LONG_SMS))["items"]
+    template = listed[0] if listed else await call(api, "POST", "/templates", json=LONG_SMS)
+    if template["published_version"] is None:
+        version = await call(api, "POST", f"/templates/{template['id']}/versions", json={"text": LONG_SMS_TEXT})
+        await call(api, "POST", f"/templates/{template['id']}/versions/{version['version']}/publish")
+    typer.echo(f"  a template of the operator's own for {LONG_SMS['type']} by SMS")
 
 
 async def make_accounts(api: httpx.AsyncClient) -> None:

@@ -61,14 +61,20 @@ SUBSCRIBERS = (
     Subscriber("100505", "Frank Green", "en", f"+791600002{UNDELIVERABLE}"),
     Subscriber("100506", "Галина Орлова", "ru", email=f"{NOBODY}@example.org"),
     Subscriber("100507", "Harry White", "en", f"+791600003{REFUSED}", "harry@example.org"),
-    Subscriber("100508", "Дмитрий Кузнецов", "ru", "+79160000108", "dmitry@example.org"),
+    Subscriber("100508", "Дмитрий Кузнецов", "ru-RU", "+79160000108", "dmitry@example.org"),
 )
 
 LONG_TARIFF = "Домашний интернет 500 Мбит/с с телевидением (180 каналов) и мобильной связью для всей семьи"
 LONG_REASON = (
-    "Услуга отключена по вашему заявлению, поданному в офисе обслуживания. Оборудование, взятое в аренду, нужно вернуть в течение десяти дней: "
-    "приставку с пультом и блоком питания, а также маршрутизатор. Неиспользованный остаток оплаты возвращён на лицевой счёт в полном объёме; "
-    "подключить услугу снова можно в любой день в личном кабинете, по телефону или в офисе, и прежние настройки сохранятся ещё три месяца."
+    "По вашему заявлению. Взятые в аренду приставку, пульт и маршрутизатор нужно вернуть в течение десяти дней; остаток оплаты возвращён на лицевой счёт, "
+    "подключить услугу снова можно в личном кабинете, по телефону или в офисе, прежние настройки сохранятся ещё три месяца."
+)
+
+# The words that come with Vestnik fit one part. An operator's own may be longer: this one takes two, each of 67 UCS-2 units.
+LONG_SMS = {"type": "service.disconnected", "channel": "sms", "locale": "ru-RU"}
+LONG_SMS_TEXT = (
+    "Счёт {{ account.number }}: услуга «{{ service.name }}» отключена. Верните приставку и пульт в наш офис в течение десяти дней. "
+    "Баланс {{ account.balance | money }}"
 )
 
 # Posted one by one, each as a request of its own: binary and structured mode by turns.

@@ -108,7 +108,7 @@ class Templates:
             return
         compiled = {(version.template_id, version.number, version.properties): version for locales in self._published.values() for version in locales.values()}
         published: dict[tuple[str, str], dict[str, Version]] = {}
-        for code, channel, locale, template_id, number, subject, text, html, schema in (await session.execute(PUBLISHED)).tuples():
+        for code, channel, locale, template_id, number, subject, text, html, schema in (await session.execute(PUBLISHED)).all():
             properties = tuple(sorted(schema))
             version = compiled.get((template_id, number, properties)) or Version(template_id, number, channel, locale, subject, text, html, properties)
             published.setdefault((code, channel), {})[locale] = version

@@ -71,7 +71,10 @@ async def test_contacts_and_charges_given_replace_the_billings_own_alone(api, gi
     own = (await api.post("/accounts/100500/contacts", json={"channel": "sms", "address": "8 926 000-00-01", "label": "дача"})).json()
 
     contacts = [{"channel": "sms", "address": "+79161234567", "label": "основной"}, {"channel": "sms", "address": "+79160000002"}]
-    charges = [{"id": "s1", "title": "Home 200", "amount": "700.00", "kind": "monthly", "day": 31}, {"id": "s2", "title": "TV", "amount": "0.00", "kind": "daily"}]
+    charges = [
+        {"id": "s1", "title": "Home 200", "amount": "700.00", "kind": "monthly", "day": 31},
+        {"id": "s2", "title": "TV", "amount": "0.00", "kind": "daily"},
+    ]
     changed = (await api.put("/accounts/100500", json={"contacts": contacts, "charges": charges})).json()
 
     assert {(c["address"], c["label"], c["origin"]) for c in changed["contacts"]} == {
@@ -144,127 +147,54 @@ async def test_patch_makes_no_account(api):
     assert answer.json()["code"] == "account_not_found"
 
 
-@pytest.mark.parametrize(
-    ("wrong", "pointer", "code"),
-    [
-        ({"balance": 112.3}, "/balance", "money"),
-        ({"balance": "1e3"}, "/balance", "money"),
-        ({"balance": "1234567890123.00"}, "/balance", "money"),
-        ({"credit_limit": "-1.00"}, "/credit_limit", "money_negative"),
-        ({"balance_as_of": "2026-01-01T00:00:00Z"}, "", "balance_missing"),
-        ({"balance": "1.00", "balance_as_of": "2026-01-01T00:00:00"}, "/balance_as_of", "time"),
-        ({"balance": "1.00", "balance_as_of": 1767225600}, "/balance_as_of", "time"),
-        ({"balance": "1.00", "balance_as_of": "1999-12-31T00:00:00Z"}, "/balance_as_of", "time_implausible"),
-        ({"balance": "1.00", "balance_as_of": "0001-01-01T00:00:00+14:00"}, "/balance_as_of", "time_implausible"),
-        ({"balance": "1.00", "balance_as_of": "9999-12-31T23:59:59-14:00"}, "/balance_as_of", "time_implausible"),
-        ({"status": "erased"}, "/status", "literal_error"),
-        ({"status": 1}, "/status", "literal_error"),
-        ({"timezone": "Mars/Olympus"}, "/timezone", "timezone"),
-        ({"timezone": "../../etc/passwd"}, "/timezone", "timezone"),
-        ({"timezone": "localtime"}, "/timezone", "timezone"),
-        ({"locale": "klingon"}, "/locale", "locale"),
-        ({"locale": "qq"}, "/locale", "locale"),
-        ({"currency": "rub"}, "/currency", "string_pattern_mismatch"),
-        ({"currency": "ZZQ"}, "/currency", "currency"),
-        ({"name": "x" * 301}, "/name", "string_too_long"),
-        ({"name": "a\r\nBcc: b@c.ru"}, "/name", "string_pattern_mismatch"),
-        ({"attributes": {"a": {"b": 1}}}, None, None),
-        ({"attributes": {f"k{n}": n for n in range(51)}}, "/attributes", "too_many_attributes"),
-        ({"attributes": {"a": 2**70}}, None, None),
-        ({"contacts": [{"channel": "sms", "address": "8-800-FLOWERS"}]}, "/contacts/0/address", "phone_malformed"),
-        ({"contacts": [{"channel": "fax", "address": "1"}]}, "/contacts/0/channel", "literal_error"),
-        ({"contacts": [{"channel": "sms", "address": f"+7916{n:07}"} for n in range(21)]}, "/contacts", "too_long"),
-        ({"contacts": [{"channel": "email", "address": "a@b.ru"}, {"channel": "email", "address": "a@b"}]}, "/contacts/1/address", "email_malformed"),
-        ({"contacts": [{"channel": "email", "address": "a@b.ru", "origin": "subscriber"}]}, "/contacts/0/origin", "extra_forbidden"),
-        ({"nmae": "typo"}, "/nmae", "extra_forbidden"),
-    ],
-)
-async def test_bad_field_is_refused_by_name_and_nothing_is_stored(api, wrong, pointer, code):
-    answer = await api.put("/accounts/1", json=wrong)
+async def test_bad_fields_are_refused_each_by_its_pointer_and_nothing_is_stored(api):
+    contacts = [{"channel": "email", "address": "a@b.ru"}, {"channel": "email", "address": "a@b"}, {"channel": "sms", "address": "8-800-FLOWERS"}]
 
-    assert answer.status_code == 422
-    assert answer.headers["content-type"] == "application/problem+json"
-    if pointer is not None:
-        assert (pointer, code) in pointers(answer)
+    wrong_shape = await api.put(
+        "/accounts/1", json={"balance": 112.3, "timezone": "Mars/Olympus", "nmae": "typo", "contacts": [{"channel": "fax", "address": "1"}]}
+    )
+    wrong_addresses = await api.put("/accounts/1", json={"contacts": contacts})
+
+    assert wrong_shape.status_code == wrong_addresses.status_code == 422
+    assert wrong_shape.headers["content-type"] == "application/problem+json"
+    assert pointers(wrong_shape) == {("/balance", "money"), ("/timezone", "timezone"), ("/nmae", "extra_forbidden"), ("/contacts/0/channel", "literal_error")}
+    assert pointers(wrong_addresses) == {("/contacts/1/address", "email_malformed"), ("/contacts/2/address", "phone_malformed")}
     assert (await api.get("/accounts/1")).status_code == 404
 
 
-CHARGE = {"id": "s1", "title": "TV", "amount": "100.00"}
+async def test_charge_of_each_kind_comes_back_as_it_was_given(api):
+    due = {"a": {"kind": "once", "on": "2026-12-01"}, "b": {"kind": "daily"}, "c": {"kind": "weekly", "weekday": 7}, "d": {"kind": "monthly", "day": 31}}
+    due |= {
+        "e": {"kind": "yearly", "month": 2, "day": 29},
+        "f": {"kind": "daily", "start_on": "2026-01-01", "end_on": "2026-01-01", "posted_through": "2026-01-01"},
+    }
+    given = [{"id": name, "title": "TV", "amount": "100.00", "announce": name != "f"} | schedule for name, schedule in due.items()]
+
+    made = await api.put("/accounts/1", json={"charges": given})
+
+    assert [{name: value for name, value in charge.items() if value is not None} for charge in made.json()["charges"]] == given
 
 
-@pytest.mark.parametrize(
-    "schedule",
-    [
-        {"kind": "once", "on": "2026-12-01"},
-        {"kind": "daily"},
-        {"kind": "weekly", "weekday": 7},
-        {"kind": "monthly", "day": 31},
-        {"kind": "yearly", "month": 2, "day": 29},
-        {"kind": "daily", "start_on": "2026-01-01", "end_on": "2026-01-01", "posted_through": "2026-01-01", "announce": False},
-    ],
-)
-async def test_charge_of_each_kind_comes_back_as_it_was_given(api, schedule):
-    given = CHARGE | schedule
-
-    made = await api.put("/accounts/1", json={"charges": [given]})
-
-    assert made.status_code == 201
-    shown = made.json()["charges"][0]
-    assert {name: value for name, value in shown.items() if value is not None} == {"announce": True} | given
+async def test_number_that_cannot_be_one_is_refused_in_every_path(api):
+    for number in ("%00", "a%0Ab", "%C2%85", "x" * 65, "erased:1", "%7F"):
+        for method, path in (("GET", ""), ("PUT", ""), ("PATCH", ""), ("DELETE", ""), ("GET", "/contacts")):
+            answer = await api.request(method, f"/accounts/{number}{path}", json={} if method in {"PUT", "PATCH"} else None)
+            assert (number, answer.status_code) == (number, 422)
+            assert answer.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize(
-    "schedule",
-    [
-        {"kind": "once"},
-        {"kind": "once", "on": "2026-02-30"},
-        {"kind": "once", "on": "2026-12-01T00:00:00"},
-        {"kind": "daily", "day": 1},
-        {"kind": "weekly", "weekday": 0},
-        {"kind": "weekly", "weekday": 8},
-        {"kind": "weekly", "weekday": True},
-        {"kind": "weekly", "day": 1},
-        {"kind": "monthly", "day": 32},
-        {"kind": "monthly"},
-        {"kind": "yearly", "day": 1},
-        {"kind": "yearly", "month": 2, "day": 30},
-        {"kind": "hourly"},
-        {"kind": "daily", "start_on": "2026-01-02", "end_on": "2026-01-01"},
-        {"kind": "daily", "amount": "-1.00"},
-        {"kind": "daily", "title": ""},
-    ],
-)
-async def test_charge_that_says_no_clear_day_is_refused(api, schedule):
-    answer = await api.put("/accounts/1", json={"charges": [CHARGE | schedule]})
+async def test_any_other_string_is_a_number(api):
+    for number in ("абонент № 1", "a b", "...", "%25", "%FF", "1%3F2", "😀", "x" * 64, "import"):
+        made = await api.put(f"/accounts/{number}", json={"name": "n"})
 
-    assert answer.status_code == 422
-    assert all(error["pointer"].startswith("/charges/0") for error in answer.json()["errors"])
-
-
-async def test_two_charges_of_one_id_are_refused(api):
-    answer = await api.put("/accounts/1", json={"charges": [CHARGE | {"kind": "daily"}, CHARGE | {"kind": "daily"}]})
-
-    assert (answer.status_code, pointers(answer)) == (422, {("/charges", "duplicate_charge")})
-
-
-@pytest.mark.parametrize("number", ["%00", "a%0Ab", "%C2%85", "x" * 65, "erased:1", "%7F"])
-async def test_number_that_cannot_be_one_is_refused_in_every_path(api, number):
-    for method, path in (("GET", ""), ("PUT", ""), ("PATCH", ""), ("DELETE", ""), ("GET", "/contacts")):
-        answer = await api.request(method, f"/accounts/{number}{path}", json={} if method in {"PUT", "PATCH"} else None)
-        assert answer.status_code == 422
-        assert answer.headers["content-type"] == "application/problem+json"
-
-
-@pytest.mark.parametrize("number", ["абонент № 1", "a b", "...", "%25", "%FF", "1?2", "😀", "x" * 64, "import"])
-async def test_any_other_string_is_a_number(api, number):
-    made = await api.put(f"/accounts/{number.replace('?', '%3F')}", json={"name": "n"})
-
-    assert made.status_code == 201
-    assert (await api.get(f"/accounts/{number.replace('?', '%3F')}")).json()["number"] == made.json()["number"]
+        assert (number, made.status_code) == (number, 201)
+        assert (await api.get(f"/accounts/{number}")).json()["number"] == made.json()["number"]
 
 
 async def test_many_puts_at_once_of_a_new_number_make_one_account(api, given_account):
-    answers = await asyncio.gather(*(api.put("/accounts/1", json=given_account(name=f"n{n}", contacts=[{"channel": "sms", "address": f"+7916000000{n}"}])) for n in range(8)))
+    answers = await asyncio.gather(
+        *(api.put("/accounts/1", json=given_account(name=f"n{n}", contacts=[{"channel": "sms", "address": f"+7916000000{n}"}])) for n in range(8))
+    )
 
     assert sorted(answer.status_code for answer in answers) == [200] * 7 + [201]
     last = (await api.get("/accounts/1")).json()

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import assert_never
 
 from app.gateways.smpp import SmppSettings
 from app.sending.outcome import Deferred, Outcome, Refused
@@ -261,27 +260,20 @@ class Bind:
 
     def _refused(self, entry: tuple[Flight, int, float], status: int) -> None:
         flight, index, sent_at = entry
-        action, verdict = self._judge.decide(status, flight.shipment.address, self._link.session)
-        code, detail = statuses.code_of(status), statuses.name_of(status)
-        if len(flight.bodies) > 1:
-            detail = f"{detail}, part {index + 1} of {len(flight.bodies)}"
-        if action == "PERM":
-            flight.refused(Refused("refused", code, detail))
+        shipment, count = flight.shipment, len(flight.bodies)
+        action, outcome = self._judge.decide(status, shipment, self._link.session, part=f"part {index + 1} of {count}" if count > 1 else "")
+        if isinstance(outcome, Refused):
+            flight.refused(outcome)
             self._traffic.ended(flight)
-        elif action == "TEMP":
-            self._traffic.postponed(entry, Deferred("refused_for_now", self._retry_in(flight.shipment.attempt), True, code, detail, verdict.attempts))
-        elif action == "THROTTLE":
-            self._traffic.postponed(entry, self._throttled(status, sent_at, Deferred("throttled", NOW, False, code, detail)))
-        elif action == "REBIND":
-            self._traffic.postponed(entry, Deferred("rebind", NOW, False, code, detail))
-            self._give_session_up(detail, status)
-        elif action == "CONFIG":
-            self._traffic.postponed(entry, Deferred("gateway_settings", timedelta(seconds=self._profile.retry_backoff_min), False, code, detail))
+            return
+        if action == "THROTTLE":
+            outcome = self._throttled(status, sent_at, outcome)
+        self._traffic.postponed(entry, outcome)
+        if action == "CONFIG":
             self._halted = True
             self._backoff.after(self._profile.config_probe_interval)
-            self._give_session_up(detail, status)
-        else:
-            assert_never(action)
+        if action in ("CONFIG", "REBIND"):
+            self._give_session_up(outcome.detail, status)
 
     def _give_session_up(self, detail: str, status: int) -> None:
         """Reconnect, but use the answers that are on their way first."""
@@ -302,10 +294,6 @@ class Bind:
             if self._state == "bound":
                 self._move("throttled")
         return replace(outcome, retry_in=self._traffic.throttle.left(now))
-
-    def _retry_in(self, attempt: int) -> timedelta:
-        pause = self._profile.retry_backoff_min * 2 ** min(max(attempt - 1, 0), 16)
-        return timedelta(seconds=min(pause, self._profile.retry_backoff_max))
 
     # -- details
 

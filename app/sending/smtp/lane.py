@@ -57,7 +57,8 @@ class Lane:
         try:
             while not self._office.is_stopping:
                 self._letter, due = await self._next()
-                await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+                if (early := due - asyncio.get_running_loop().time()) > 0:
+                    await asyncio.sleep(early)
                 trouble = await self._see_through(self._letter)
                 if trouble is not None:
                     await self._pause(self._office.report(trouble))
@@ -95,14 +96,13 @@ class Lane:
         """Sends the letter and settles it. Returns what was wrong with the session, if anything."""
         try:
             message = build(letter)
-        except MalformedLetter as error:
-            self._settle(Refused("malformed", detail=str(error)))
-            return None
-        try:
             sent = await self._send(message)
             if sent.is_untouched:  # the server had closed an idle session, and the news had not reached us
                 sent = await self._send(message)
-        except Exception as error:
+        except MalformedLetter as error:
+            self._settle(Refused("malformed", detail=str(error)))
+            return None
+        except Exception as error:  # a mistake of ours: the letter spends an attempt on it, and the lane goes on
             log.exception("smtp.letter_failed")
             self._settle(self._fate(repr(error), Deferred("internal_error", timedelta(seconds=self._profile.retry_backoff_min))))
             await self._close()

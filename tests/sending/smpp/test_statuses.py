@@ -1,13 +1,20 @@
 """What a refusal means."""
 
+from uuid import UUID
+
 import pytest
 from aiosmpplib import SmppCommandStatus
 
 from app.gateways.smpp import Profile
 from app.sending.smpp import statuses
+from app.sending.smpp.compose import Shipment
 from app.sending.smpp.judge import Judge
 
 COMMON = statuses.judge(Profile())
+
+
+def to(address, attempt=1):
+    return Shipment(UUID(int=1), address, "Hi", None, None, False, 1, attempt)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +65,7 @@ def test_names_agree_with_the_library_and_every_number_has_one():
 def test_five_in_a_row_to_three_numbers_blame_the_settings():
     judge = Judge(Profile())
 
-    actions = [judge.decide(0x0A, f"+7916000000{index % 3}", 1)[0] for index in range(5)]
+    actions = [judge.decide(0x0A, to(f"+7916000000{index % 3}"), 1)[0] for index in range(5)]
 
     assert actions == ["PERM"] * 4 + ["CONFIG"]
 
@@ -66,27 +73,35 @@ def test_five_in_a_row_to_three_numbers_blame_the_settings():
 def test_one_number_that_is_always_refused_blames_nothing():
     judge = Judge(Profile())
 
-    assert {judge.decide(0x0A, "+79160000001", 1)[0] for _ in range(20)} == {"PERM"}
+    assert {judge.decide(0x0A, to("+79160000001"), 1)[0] for _ in range(20)} == {"PERM"}
 
 
 @pytest.mark.parametrize("other", ["taken", "refused otherwise"])
 def test_any_other_answer_in_between_clears_the_settings(other):
     judge = Judge(Profile())
     for index in range(4):
-        judge.decide(0x0A, f"+7916{index}", 1)
+        judge.decide(0x0A, to(f"+7916{index}"), 1)
 
     if other == "taken":
         judge.passed()
     else:
-        judge.decide(0x0B, "+79169", 1)
+        judge.decide(0x0B, to("+79169"), 1)
 
-    assert judge.decide(0x0A, "+79168", 1)[0] == "PERM"
+    assert judge.decide(0x0A, to("+79168"), 1)[0] == "PERM"
 
 
 def test_an_unknown_command_rebinds_once_and_is_then_a_matter_of_settings():
     judge = Judge(Profile())
 
-    assert [judge.decide(0x03, "+7916", session)[0] for session in (1, 1, 2)] == ["REBIND", "REBIND", "CONFIG"]
+    assert [judge.decide(0x03, to("+7916"), session)[0] for session in (1, 1, 2)] == ["REBIND", "REBIND", "CONFIG"]
     judge.passed()
-    assert judge.decide(0x03, "+7916", 3)[0] == "REBIND"
-    assert [judge.decide(0x04, "+7916", session)[0] for session in (1, 2, 3)] == ["REBIND"] * 3
+    assert judge.decide(0x03, to("+7916"), 3)[0] == "REBIND"
+    assert [judge.decide(0x04, to("+7916"), session)[0] for session in (1, 2, 3)] == ["REBIND"] * 3
+
+
+def test_the_pause_before_another_attempt_doubles_up_to_the_longest():
+    judge = Judge(Profile(retry_backoff_min=30, retry_backoff_max=200))
+
+    pauses = [judge.decide(0x08, to("+7916", attempt), 1)[1].retry_in.total_seconds() for attempt in (1, 2, 3, 4, 100)]
+
+    assert pauses == [30, 60, 120, 200, 200]

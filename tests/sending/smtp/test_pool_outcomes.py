@@ -75,6 +75,15 @@ async def test_a_letter_that_cannot_be_written_down_is_refused_and_never_sent(ma
     assert mailbox.commands["MAIL"] == 0
 
 
+async def test_a_letter_that_only_a_mistake_in_the_code_can_make_is_put_off_and_its_connection_goes_on(mailbox, sending_to, letter):
+    sending = await sending_to(mailbox, **ONE)
+
+    outcomes = await sending.ship(letter(headers={"X-Number": 1}), letter())
+
+    assert (outcomes[0].reason, outcomes[0].spends_attempt) == ("internal_error", True)
+    assert outcomes[1] == Accepted(("00000001",))
+
+
 @pytest.mark.parametrize("when", ["mail", "rcpt", "data"])
 async def test_a_connection_lost_before_the_text_was_sent_costs_no_attempt(mailbox, sending_to, letter, when):
     mailbox.rules.append(Rule(when, HANG_UP, times=1))
