@@ -206,7 +206,7 @@ class LocalRun:
                     if await _to_its_end(server.restart_if_dead):
                         log.warning("embedded_server_restarted", server=name)
                 except (ServerError, OSError) as error:
-                    log.error("embedded_server_down", server=name, error=str(error))  # noqa: TRY400 - the sentence says it all
+                    log.error("embedded_server_down", server=name, error=str(error))
                     await asyncio.sleep(1)
 
     async def _follow_gateways(self) -> None:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from phonenumbers.phonemetadata import PhoneMetadata
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.accounts.models import Account
+from app.accounts.models import NAME_WORDS, Account
 from app.core.errors import NotFound
 
 MAX_QUERY = 200
@@ -40,8 +40,8 @@ BY_ADDRESS = """
 (SELECT DISTINCT a.id, a.number FROM unnest(CAST(:address_from AS text[]), CAST(:address_upto AS text[])) AS p(low, high)
  JOIN contact c ON c.address ~>=~ p.low AND c.address ~<~ p.high JOIN account a ON a.id = c.account_id
  WHERE a.number ~>~ :after ORDER BY a.number USING ~<~ LIMIT :limit)"""
-BY_NAME = """
-(SELECT id, number FROM account WHERE to_tsvector('simple', name) @@ to_tsquery('simple', :words) AND number ~>~ :after ORDER BY number USING ~<~ LIMIT :limit)"""
+BY_NAME = f"""
+(SELECT id, number FROM account WHERE {NAME_WORDS} @@ to_tsquery('simple', :words) AND number ~>~ :after ORDER BY number USING ~<~ LIMIT :limit)"""  # noqa: S608 - constants alone
 
 
 def search(query: str, after: str, limit: int, region: str) -> tuple[str, dict[str, Any]]:

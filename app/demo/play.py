@@ -70,7 +70,7 @@ async def play(run: Stage, *, exit_when_done: bool) -> int:
         if exit_when_done:
             return 0 if is_good else 1
         typer.echo("\nEverything keeps running: post events of your own, the feed goes on. Ctrl-C stops.")
-        await keep_watching(api, {row["id"]: row["state"] for row in rows}, feed)
+        await keep_watching(api, feed)
     return 0
 
 
@@ -233,15 +233,19 @@ def conclude(rows: list[dict[str, Any]]) -> bool:
     return bool(rows) and not wrong
 
 
-async def keep_watching(api: httpx.AsyncClient, seen: dict[str, str], feed: Feed) -> None:
+async def keep_watching(api: httpx.AsyncClient, feed: Feed) -> None:
+    """Show what becomes of every message from now on."""
+    seen: dict[str, str] | None = None
     while True:
-        await asyncio.sleep(1)
         try:
-            listed = await call(api, "GET", "/messages", params={"limit": 100})
+            listed = (await call(api, "GET", "/messages", params={"limit": 100}))["items"]
         except (DemoError, httpx.HTTPError):
-            continue  # the API is being started again
-        for row in reversed(listed["items"]):
+            listed = []  # the API is being started again
+        if seen is None:
+            seen = {row["id"]: row["state"] for row in listed}
+        for row in reversed(listed):
             show_change(row, seen, feed)
+        await asyncio.sleep(1)
 
 
 async def call(api: httpx.AsyncClient, method: str, path: str, **more: Any) -> Any:

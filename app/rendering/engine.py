@@ -7,6 +7,7 @@ Part.render     variables -> text, or RenderFailed
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import InvalidOperation
 from typing import Any, Literal
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, nodes
@@ -127,7 +128,8 @@ class Part:
                     break
                 pieces.append(piece)
         except Exception as error:
-            raise RenderFailed(str(error)[:300] or type(error).__name__, _line_of(error)) from None
+            said = "a number here cannot be calculated" if isinstance(error, InvalidOperation) else str(error)[:300]
+            raise RenderFailed(said or type(error).__name__, _line_of(error)) from None
         if size > most:
             raise RenderFailed(f"The text would have more than {most:,} characters.")
         return self._finished("".join(pieces))

@@ -122,7 +122,11 @@ def joined(values: Any, separator: str = "", attribute: str | None = None) -> st
 
 def attributes(values: Any, attribute: str | None) -> list[Any]:
     found: list[Any] = list(items(values))
-    return found if attribute is None else [value[attribute] for value in found]
+    if attribute is None:
+        return found
+    if not all(isinstance(value, dict) and attribute in value for value in found):
+        raise TypeError(f"the items of this list have no `{attribute}`")
+    return [value[attribute] for value in found]
 
 
 def total(values: Any, attribute: str | None = None) -> Decimal:
@@ -274,6 +278,8 @@ def operate(operator: str, left: Any, right: Any) -> Any:
         return items([*left, *right])
     if not _is_number(left) or not _is_number(right):
         raise TypeError(f"`{operator}` does not go with these two: join texts with ~")
+    if operator in ("/", "//", "%") and not right:
+        raise ZeroDivisionError("division by zero")
     if isinstance(left, float) or isinstance(right, float):  # 0.1 as it is written, not as a binary fraction
         left, right = formats.as_amount(left), formats.as_amount(right)
     result = OPERATORS[operator](left, right)

@@ -24,6 +24,7 @@ CURRENCY = re.compile(r"[A-Z]{3}")
 LARGEST = Decimal(10) ** 15
 LONGEST_PATTERN = 40
 LONGEST_TRANSLIT = 2000
+NO_MOMENT = "a date or a time is written of one, or of an ISO 8601 string"
 
 _PLAIN_SPACES = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u200e": None, "\u200f": None})
 # Sums that tell one way of grouping from another: lakhs, a group only from five digits on, a minus in front or behind.
@@ -146,20 +147,27 @@ def as_amount(value: object) -> Decimal:
 def as_day(value: object, zone: tzinfo) -> Date:
     """The day of a date, or of an instant on the clock of `zone`; strings as ISO 8601 writes them."""
     if isinstance(value, str):
-        value = datetime.fromisoformat(value) if len(value) > 10 else Date.fromisoformat(value)
+        value = _read(value)
     if isinstance(value, datetime):
         return (value.astimezone(zone) if value.tzinfo else value).date()
     if isinstance(value, Date):
         return value
-    raise ValueError("a date is written of a date, a time or an ISO 8601 string")
+    raise ValueError(NO_MOMENT)
 
 
 def as_hour(value: object, zone: tzinfo) -> Time:
     if isinstance(value, str):
-        value = datetime.fromisoformat(value)
+        value = _read(value)
     if isinstance(value, datetime):
         return (value.astimezone(zone) if value.tzinfo else value).time()
-    raise ValueError("a time is written of a time or an ISO 8601 string")
+    raise ValueError(NO_MOMENT)
+
+
+def _read(text: str) -> Date:
+    try:
+        return datetime.fromisoformat(text) if len(text) > 10 else Date.fromisoformat(text)
+    except ValueError:  # Python's own sentence quotes the text, which may be somebody's
+        raise ValueError(NO_MOMENT) from None
 
 
 @lru_cache(maxsize=10_000)

@@ -66,6 +66,7 @@ SPOKEN = {
     nodes.Pow: "**",
     nodes.Dict: "dictionaries",
     nodes.NSRef: "namespaces",
+    nodes.Scope: "autoescape",
     nodes.ScopedEvalContextModifier: "autoescape",
     nodes.EvalContextModifier: "autoescape",
 }
@@ -94,17 +95,18 @@ def column_of(source: str, line: int, token: str) -> int | None:
 def refused(tree: nodes.Template, source: str) -> Iterator[TemplateProblem]:
     """Everything in the tree that a template may not have."""
     count = 0
-    waiting: list[tuple[nodes.Node, int, int]] = [(tree, 0, 0)]  # a stack of our own: the tree may be deeper than Python's
+    waiting: list[tuple[nodes.Node, int, int, int]] = [(tree, 1, 0, 0)]  # a stack of our own: the tree may be deeper than Python's
     while waiting:
-        node, depth, loops = waiting.pop()
+        node, line, depth, loops = waiting.pop()
+        line = node.lineno or line  # Jinja numbers the lines of most nodes
         count += 1
         loops += isinstance(node, nodes.For)
         if count > MOST_NODES or depth > DEEPEST or loops > DEEPEST_LOOPS:
-            yield TemplateProblem(node.lineno, None, "too_complex", "This template is too complex: make it shorter, or nest it less.")
+            yield TemplateProblem(line, None, "too_complex", "This template is too complex: make it shorter, or nest it less.")
             return
         for token, code, detail in _objections(node):
-            yield TemplateProblem(node.lineno, column_of(source, node.lineno, token), code, detail)
-        waiting.extend((child, depth + 1, loops) for child in reversed(list(node.iter_child_nodes())))
+            yield TemplateProblem(line, column_of(source, line, token), code, detail)
+        waiting.extend((child, line, depth + 1, loops) for child in reversed(list(node.iter_child_nodes())))
 
 
 def _objections(node: nodes.Node) -> Iterator[tuple[str, str, str]]:

@@ -285,7 +285,7 @@ class MailStation:
             pool.ship(letter(claimed, settings.from_, domain))
             return 1
 
-        pool = Pool(settings, on_outcome=lambda sent, outcome: delivery.came(sent.key, outcome))
+        pool = Pool(settings, on_outcome=lambda sent, outcome: delivery.came(sent.key, outcome), on_change=lambda _: delivery.poke())
         flusher = Flusher(self._database, self._owner, policy, release=lambda claimed: pool.release(delivery.done(claimed)))
         delivery = Delivery(self._database, pool, self._owner, policy, flusher, ship=ship, lease=MAIL_LEASE, may_claim=lambda: gateway.name not in self._paused)
         return Lane(pool, delivery, flusher)

@@ -43,7 +43,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_account")),
         sa.UniqueConstraint("number", name=op.f("uq_account_number")),
     )
-    op.create_index("ix_account_name_words", "account", [sa.literal_column("to_tsvector('simple', name)")], unique=False, postgresql_using="gin")
+    op.create_index(
+        "ix_account_name_words",
+        "account",
+        [
+            sa.literal_column(
+                "to_tsvector('simple', translate(name, '!\"#$%&''()*+,-./:;<=>?@[\\]^_`{|}~«»„“”‘’‚‹›—–−…·•№§\xa0\u2009\u202f', '                                                     '))"
+            )
+        ],
+        unique=False,
+        postgresql_using="gin",
+    )
     op.create_index("ix_account_number_prefix", "account", ["number"], unique=False, postgresql_ops={"number": "text_pattern_ops"})
     op.create_table(
         "api_key",

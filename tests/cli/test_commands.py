@@ -19,7 +19,6 @@ Run = Callable[..., tuple[int, str, str]]
 def vestnik(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Runs the command line in this process, in an empty directory: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys.stdin, "isatty", lambda: False)
 
     def run(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["vestnik", *words])
@@ -152,6 +151,18 @@ def test_production_refuses_tokens_and_demonstrations(vestnik, monkeypatch):
         code, _, err = vestnik(*words)
         assert code == 2
         assert "production" in err
+
+
+def test_contract_is_the_same_whatever_the_environment_says(vestnik, monkeypatch):
+    first = vestnik("openapi")
+    monkeypatch.setenv("VESTNIK_DOCS", "off")
+    monkeypatch.setenv("VESTNIK_PUBLIC_URL", "https://isp.example")
+
+    second = vestnik("openapi")
+
+    assert first[0] == 0
+    assert json.loads(first[1])["openapi"].startswith("3.1")
+    assert second == first
 
 
 def test_simulators_name_their_port_first_and_end_with_zero_on_sigterm():

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -51,20 +52,25 @@ def eventually(condition: Callable[[], object], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
-@pytest.fixture(scope="module")
-def up() -> Iterator[Up]:
-    data_dir, port = Path(tempfile.mkdtemp(prefix="vst")), free_port()
-    log = data_dir / "up.log"
+def start(data_dir: Path) -> Up:
+    port, log = free_port(), data_dir / "up.log"
     with log.open("w") as out:
         command = [sys.executable, "-m", "app.cli", "up", "--port", str(port), "--data-dir", str(data_dir)]
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     up = Up(process, data_dir, port, log)
     eventually(lambda: up.is_ready() or process.poll() is not None, 60)
     assert process.poll() is None, log.read_text()
+    return up
+
+
+@pytest.fixture(scope="module")
+def up() -> Iterator[Up]:
+    data_dir = Path(tempfile.mkdtemp(prefix="vst"))
+    up = start(data_dir)
     yield up
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(40)
+    if up.process.poll() is None:
+        os.killpg(up.process.pid, signal.SIGTERM)
+        up.process.wait(40)
     shutil.rmtree(data_dir)
 
 
@@ -99,6 +105,21 @@ def test_gateway_file_may_be_applied_twice_and_a_wrong_one_names_the_field(up, t
     assert refused.returncode == 2
     assert "port" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_import_loads_the_good_lines_and_names_the_bad_ones(up, tmp_path):
+    file = tmp_path / "accounts.ndjson"
+    account = {"name": "A", "status": "active", "balance": "1.00", "currency": "RUB", "locale": "ru", "timezone": "Europe/Moscow"}
+    lines = [account | {"number": f"import-{number}"} for number in range(3)]
+    lines[1]["balance"] = "a lot"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    done = up.vestnik("import", "accounts", str(file))
+
+    assert done.returncode == 1
+    assert "received 3 created 2" in done.stdout
+    assert "line 2: " in done.stderr
+    assert "1 of 3 lines were rejected" in done.stderr
 
 
 def test_bind_worker_comes_with_its_gateway_and_goes_with_it(up, tmp_path):
@@ -160,3 +181,20 @@ def test_sigterm_to_the_group_ends_with_zero_and_leaves_nothing_behind(up):
 
     assert up.process.wait(35) == 0
     assert [pid for pid in mine if command_of(pid)] == []
+
+
+def test_after_kill_nine_of_up_everything_ends_by_itself_and_the_next_one_has_the_data():
+    data_dir = Path(tempfile.mkdtemp(prefix="vst"))
+    first = start(data_dir)
+    key = first.vestnik("key", "create", "--name", "kept", "--role", "viewer").stdout.strip()
+    orphans = first.children("app.cli")
+
+    first.process.kill()
+    first.process.wait()
+    eventually(lambda: not any(command_of(pid) for pid in orphans) and find_running(data_dir) == ("", ""))
+
+    second = start(data_dir)
+    assert second.api("GET", "/api/v1/gateways", headers={"Authorization": f"Bearer {key}"}).status_code == 200
+    os.killpg(second.process.pid, signal.SIGTERM)
+    assert second.process.wait(40) == 0
+    shutil.rmtree(data_dir)

@@ -1,0 +1,237 @@
+import asyncio
+import json
+import tracemalloc
+
+import pytest
+import sqlalchemy as sa
+
+from app.accounts import imports
+from app.accounts.imports import LINE_OCTETS, import_accounts, split_lines
+from app.accounts.models import Account, Contact, PlannedCharge
+from app.core.models import AuditRecord
+
+NDJSON = {"Content-Type": "application/x-ndjson"}
+
+
+def line(number, **fields):
+    return json.dumps({"number": number} | fields, ensure_ascii=False).encode() + b"\n"
+
+
+def person(n, **fields):
+    return line(str(n), name=f"Абонент {n}", balance=f"{n}.00", contacts=[{"channel": "sms", "address": f"+7916{n:07}"}], **fields)
+
+
+async def send(api, *lines):
+    answer = await api.post("/accounts/import", content=b"".join(lines), headers=NDJSON)
+    assert answer.status_code == 200
+    return answer.json()
+
+
+async def in_pieces(body, size=100):
+    for begin in range(0, len(body), size):
+        yield body[begin : begin + size]
+
+
+def counts(report):
+    return {name: report[name] for name in ("received", "created", "updated", "unchanged", "rejected_total")}
+
+
+async def test_import_makes_what_is_new_updates_what_differs_and_leaves_the_rest(api, given_account):
+    first = await send(api, *(person(n) for n in range(20)), line("full", **given_account()))
+    same = await send(api, *(person(n) for n in range(20)), line("full", **given_account()))
+    some = await send(api, *(person(n) for n in range(10)), *(person(n, tariff="New") for n in range(10, 25)), line("full", contacts=[], charges=[]))
+
+    assert counts(first) == {"received": 21, "created": 21, "updated": 0, "unchanged": 0, "rejected_total": 0}
+    assert counts(same) == {"received": 21, "created": 0, "updated": 0, "unchanged": 21, "rejected_total": 0}
+    assert counts(some) == {"received": 26, "created": 5, "updated": 11, "unchanged": 10, "rejected_total": 0}
+    full = (await api.get("/accounts/full")).json()
+    assert (full["contacts"], full["charges"], full["name"]) == ([], [], given_account()["name"])
+    one = (await api.get("/accounts/12")).json()
+    assert (one["balance"], one["tariff"], one["contacts"][0]["address"]) == ("12.00", "New", "+79160000012")
+
+
+async def test_unchanged_accounts_are_not_written_at_all(api, database, given_account):
+    await send(api, line("1", **given_account()))
+    versions = sa.text(
+        "SELECT 'a', ctid, xmin, xmax FROM account UNION ALL SELECT 'c', ctid, xmin, xmax FROM contact UNION ALL SELECT 'p', ctid, xmin, xmax FROM planned_charge ORDER BY 1, 2"
+    )
+    async with database.transaction() as session:
+        before = (await session.execute(versions)).all()
+
+    await send(api, line("1", **given_account()))
+
+    async with database.transaction() as session:
+        assert len(before) == 4
+        assert (await session.execute(versions)).all() == before  # nor locked (xmax): events of these accounts need not wait
+
+
+async def test_broken_line_is_rejected_with_its_number_and_the_rest_goes_on(api):
+    report = await send(
+        api,
+        person(1),
+        b"\n",
+        b"{not json\n",
+        b'{"number": "2", "balance": 5}\n',
+        b'"a string"\n',
+        line("a/b"),
+        line("3", contacts=[{"channel": "sms", "address": "phone"}]),
+        b'{"number": "4", "name": "\xff"}\n',
+        b'{"number": "5", "attributes": {"a": "\\u0000"}}\n',
+        b'{"number": "6", "name": "\\ud800"}\n',
+        b'{"number": "7", "attributes": {"a": NaN}}\n',
+        b"[" * 5000 + b"\n",
+        line("8", name="x" * LINE_OCTETS),
+        b'{"name": "without a number"}\n',
+        person(9).removesuffix(b"\n"),
+    )
+
+    assert counts(report) == {"received": 14, "created": 2, "updated": 0, "unchanged": 0, "rejected_total": 12}
+    assert [(rejected["line"], rejected["code"]) for rejected in report["rejected"]] == [
+        (3, "malformed_json"),
+        (4, "money"),
+        (5, "model_type"),
+        (6, "number_characters"),
+        (7, "phone_malformed"),
+        (8, "malformed_json"),
+        (9, "nul_character"),
+        (10, "malformed_json"),
+        (11, "attribute"),
+        (12, "malformed_json"),
+        (13, "line_too_long"),
+        (14, "missing"),
+    ]
+    assert "/contacts/0/address" in report["rejected"][4]["detail"]
+    assert [item["number"] for item in (await api.get("/accounts")).json()["items"]] == ["1", "9"]
+
+
+async def test_crlf_byte_order_mark_and_blank_lines_are_no_obstacle(api):
+    report = await send(api, b"\xef\xbb\xbf", person(1).replace(b"\n", b"\r\n"), b"\r\n", b"   \n", person(2).replace(b"\n", b"\r\n"))
+
+    assert counts(report) == {"received": 2, "created": 2, "updated": 0, "unchanged": 0, "rejected_total": 0}
+
+
+async def test_later_line_of_a_number_wins_and_both_are_counted(api):
+    report = await send(
+        api,
+        line("1", name="first", tariff="kept", contacts=[{"channel": "sms", "address": "+79160000001"}]),
+        line("2", name="same"),
+        line("1", name="second"),
+        line("2", name="same"),
+        line("1", balance="1.00", balance_as_of="2026-01-02T00:00:00Z"),
+        line("1", balance="2.00", balance_as_of="2026-01-01T00:00:00Z"),
+    )
+
+    assert counts(report) == {"received": 6, "created": 2, "updated": 2, "unchanged": 2, "rejected_total": 0}
+    one = (await api.get("/accounts/1")).json()
+    assert (one["name"], one["tariff"], one["balance"], one["contacts"][0]["address"]) == ("second", "kept", "1.00", "+79160000001")
+
+
+async def test_only_a_thousand_rejections_are_listed_and_all_are_counted(api):
+    report = await send(api, b"nonsense\n" * 1500)
+
+    assert (len(report["rejected"]), report["rejected_total"], report["received"]) == (1000, 1500, 1500)
+
+
+async def test_nothing_at_all_is_a_whole_import(api):
+    assert counts(await send(api)) == {"received": 0, "created": 0, "updated": 0, "unchanged": 0, "rejected_total": 0}
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", None])
+async def test_other_content_types_are_not_taken(api, kind):
+    answer = await api.post("/accounts/import", content=person(1), headers={"Content-Type": kind} if kind else {})
+
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+    assert (await api.get("/accounts/1")).status_code == 404
+
+
+async def test_import_is_audited_once_by_its_counts(api, database):
+    await send(api, person(1), b"nonsense\n")
+
+    async with database.transaction() as session:
+        record = await session.scalar(sa.select(AuditRecord).where(AuditRecord.action == "account.import"))
+    assert record.changes == {"received": 2, "created": 1, "updated": 0, "unchanged": 0, "rejected_total": 1}
+
+
+async def test_whoever_hangs_up_in_the_middle_leaves_whole_chunks(database, settings, monkeypatch):
+    monkeypatch.setattr(imports, "CHUNK_LINES", 10)
+
+    async def cut_off():
+        for n in range(25):
+            yield person(n)
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        await import_accounts(database, settings, cut_off())
+
+    async with database.transaction() as session:
+        assert await session.scalar(sa.select(sa.func.count()).select_from(Account)) == 20
+        assert await session.scalar(sa.select(sa.func.count()).select_from(Contact)) == 20
+
+
+async def test_progress_is_told_at_every_commit(database, settings, monkeypatch):
+    monkeypatch.setattr(imports, "CHUNK_LINES", 10)
+    told = []
+
+    report = await import_accounts(database, settings, in_lines(25), lambda so_far: told.append(so_far.created))
+
+    assert told == [10, 20, 25]
+    assert report.created == 25
+
+
+async def in_lines(many):
+    for n in range(many):
+        yield person(n)
+
+
+async def test_two_imports_of_the_same_accounts_at_once_end_alike(database, settings, monkeypatch):
+    monkeypatch.setattr(imports, "CHUNK_LINES", 50)
+
+    async def shuffled(step, tariff):
+        for n in range(300):
+            yield person(n * step % 300, tariff=tariff, charges=[{"id": "s", "title": tariff, "amount": "1.00", "kind": "daily"}])
+
+    reports = await asyncio.gather(import_accounts(database, settings, shuffled(7, "A")), import_accounts(database, settings, shuffled(11, "B")))
+
+    assert sum(report.created for report in reports) == 300
+    assert all(report.created + report.updated + report.unchanged == 300 for report in reports)
+    async with database.transaction() as session:
+        # An account's tariff and its charge come from the same import, whichever came last.
+        mixed = sa.select(sa.func.count()).select_from(Account).join(PlannedCharge).where(Account.tariff != PlannedCharge.title)
+        assert await session.scalar(mixed) == 0
+        assert await session.scalar(sa.select(sa.func.count()).select_from(PlannedCharge)) == 300
+        assert await session.scalar(sa.select(sa.func.count()).select_from(Contact)) == 300
+
+
+async def test_balance_of_an_event_is_not_undone_by_a_snapshot_made_before_it(api, database):
+    await send(api, line("1", name="a"))
+    async with database.transaction() as session:
+        await session.execute(sa.text("UPDATE account SET balance = 99, balance_as_of = '2026-01-02T00:00:00Z'"))
+
+    report = await send(api, line("1", name="b", balance="5.00", balance_as_of="2026-01-01T00:00:00Z"))
+
+    assert report["updated"] == 1
+    one = (await api.get("/accounts/1")).json()
+    assert (one["name"], one["balance"]) == ("b", "99.00")
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 10_000])
+async def test_lines_are_the_same_however_the_stream_is_cut(size):
+    body = person(1) + b"\n" + person(2).replace(b"\n", b"\r\n") + b"x" * 500 + b"\n\n" + person(3).removesuffix(b"\n")
+
+    assert [found async for found in split_lines(in_pieces(body, size))] == body.split(b"\n")
+
+
+async def test_endless_line_is_never_held_in_memory_whole():
+    async def endless():
+        for _ in range(1000):
+            yield b"x" * 65536
+        yield b"\n" + person(1)
+
+    tracemalloc.start()
+    lines = [len(found) async for found in split_lines(endless())]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert lines[0] > LINE_OCTETS
+    assert lines[1] == len(person(1)) - 1
+    assert peak < 2_000_000
