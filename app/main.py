@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -60,8 +61,9 @@ def create_app(settings: Settings) -> FastAPI:
         await wakeups.close()
         await database.close()
 
-    app = FastAPI(title="Vestnik", version=version("vestnik"), lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = http.Service(title="Vestnik", version=version("vestnik"), lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.settings = settings
+    app.state.express = {("POST", f"{http.API}/events"): (events.WRITES_EVENTS, partial(events.take, intake))}
     app.state.database = database
     app.state.gatekeeper = Gatekeeper(settings, database)
     app.state.wakeups = wakeups

@@ -34,7 +34,7 @@ from app.core.metrics_port import MetricsPort
 from app.core.secrets import SecretBox
 from app.core.wakeups import CRON, MAIL, PLAN, Wakeups, bind_queue, pack, redis_settings, unpack
 from app.notifications.hold import Holding
-from app.notifications.plan import Planner
+from app.notifications.plan import BATCH, Planner
 from app.sending.stations import BindStation, MailStation
 from app.tracking.match import record
 from app.tracking.sweeps import Sweeper
@@ -42,6 +42,7 @@ from app.tracking.sweeps import Sweeper
 log = structlog.get_logger()
 
 IDLE = 2.0  # seconds between two looks round of the planner
+PACE = 0.015  # seconds between the beginnings of two batches that were not full: under load events gather, and a batch costs the same for many as for few
 FOLLOW = 1.0  # seconds between two looks at the gateways
 ALIVE = 15.0  # seconds between two signs of life
 UNDISTURBED = 15.0  # seconds without a tick of cron after which the sweeps run by themselves
@@ -82,7 +83,10 @@ class PlanStation:
                 # Shielded: a batch that has begun is finished; the end comes between two.
                 planned = 1
                 while planned and not self._stopping:
+                    began = time.monotonic()
                     planned = await asyncio.shield(asyncio.ensure_future(self._planner.plan()))
+                    if planned < BATCH:
+                        await asyncio.sleep(began + PACE - time.monotonic())
             except Exception as error:
                 log.error("plan_station", exc_info=error)
                 await asyncio.sleep(0.5)

@@ -12,7 +12,6 @@ from app.core.clock import now
 from app.core.db import MONEY, json_field, moment, one_of
 from app.core.ids import new_id
 
-
 # The words of a name, as the search of accounts asks for them. Punctuation is taken out first: a server with the C locale counts every sign beyond
 # ASCII as a letter (so that the first word of «Ромашка» begins with its quotation mark), and the parser reads the end of "Ромашка-2" as minus two.
 PUNCTUATION = "!\"#$%&''()*+,-./:;<=>?@[\\]^_`{|}~«»„“”‘’‚‹›—–−…·•№§\u00a0\u2009\u202f"

@@ -42,4 +42,19 @@ def _next_clock(moment: datetime, zone: ZoneInfo, clock: time) -> datetime:
 
 
 def _at(day: date, clock: time, zone: ZoneInfo, fold: int) -> datetime:
-    return datetime.combine(day, clock.replace(fold=fold), tzinfo=zone).astimezone(UTC)
+    first, second = (datetime.combine(day, clock.replace(fold=fold), tzinfo=zone).astimezone(UTC) for fold in (0, 1))
+    if first > second:  # PEP 495: only of a time that the clocks leave out is the first reading the later one
+        return _leap(second, first, zone)
+    return second if fold else first
+
+
+def _leap(before: datetime, after: datetime, zone: ZoneInfo) -> datetime:
+    """The moment between the two at which the clocks jump forward."""
+    offset, low, high = after.astimezone(zone).utcoffset(), 0, int((after - before).total_seconds())
+    while high - low > 1:
+        middle = (low + high) // 2
+        if (before + timedelta(seconds=middle)).astimezone(zone).utcoffset() == offset:
+            high = middle
+        else:
+            low = middle
+    return before + timedelta(seconds=high)

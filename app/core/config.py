@@ -163,7 +163,7 @@ def parse_hours(text: str) -> tuple[time, time]:
     """`22:00-08:00` as two times of day. An empty interval (`00:00-00:00`) means none."""
     begin, dash, end = text.partition("-")
     try:
-        if not dash:
+        if not dash or "Z" in text.upper() or "+" in text:  # on the subscriber's clock, whatever his zone is
             raise ValueError
         return time.fromisoformat(begin.strip()), time.fromisoformat(end.strip())
     except ValueError:

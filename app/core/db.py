@@ -9,7 +9,8 @@ from typing import Annotated, Any, TypeVar
 import sqlalchemy as sa
 from fastapi import Depends, Request
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlmodel import Field, SQLModel
 
@@ -31,6 +32,15 @@ MOMENT = sa.DateTime(timezone=True)
 
 # Serialization failure and deadlock: PostgreSQL's own advice is to run the transaction again (40001, 40P01).
 AGAIN = ("40001", "40P01")
+# Connection lost, out of resources, shut down by an operator, disk trouble: nobody's data is at fault.
+AWAY = ("08", "53", "57", "58")
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether it is the database that cannot work just now, and not what it was given: trying again later may help, and trying less will not."""
+    if isinstance(error, InterfaceError | PoolTimeoutError | OSError | TimeoutError):
+        return True
+    return isinstance(error, DBAPIError) and (error.connection_invalidated or str(getattr(error.orig, "sqlstate", None) or "")[:2] in AWAY)
 
 
 def moment(**more: Any) -> Any:
@@ -67,7 +77,7 @@ class Database:
             # A plan made on an empty table would be kept for ever; making one costs little beside a batch.
             connect["server_settings"] = {"application_name": name, "jit": "off", "plan_cache_mode": "force_custom_plan"}
         self.engine: AsyncEngine = create_async_engine(
-            url, pool_size=pool_size, max_overflow=pool_size, pool_timeout=30, pool_recycle=1800, pool_use_lifo=True, connect_args=connect
+            url, hide_parameters=True, pool_size=pool_size, max_overflow=pool_size, pool_timeout=30, pool_recycle=1800, pool_use_lifo=True, connect_args=connect
         )
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, autoflush=False, info={"pepper": pepper})
 

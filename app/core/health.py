@@ -51,6 +51,7 @@ def allow_metrics(request: Request) -> None:
         address = ip_address(peer)
     except ValueError:
         raise Forbidden("Metrics are for the monitoring's network.", code="metrics_not_allowed") from None
+    address = getattr(address, "ipv4_mapped", None) or address  # how an IPv4 peer looks to a server that listens on ::
     if not any(address in network for network in request.app.state.settings.metrics_networks):
         raise Forbidden("Metrics are for the monitoring's network.", code="metrics_not_allowed")
 

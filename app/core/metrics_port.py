@@ -35,6 +35,7 @@ class MetricsPort:
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
             words = head.split(b" ", 2)
             peer = ip_address(writer.get_extra_info("peername")[0])
+            peer = getattr(peer, "ipv4_mapped", None) or peer  # how an IPv4 peer looks to a server that listens on ::
             if not any(peer in network for network in self._settings.metrics_networks):
                 status, body = "403 Forbidden", b""
             elif words[0] not in (b"GET", b"HEAD") or words[1].partition(b"?")[0] != b"/metrics":

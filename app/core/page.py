@@ -39,7 +39,7 @@ class PageQuery:
             raise bad_cursor()
         try:
             return [kind(value) if isinstance(value, str | int) else _refuse() for kind, value in zip(kinds, self.after, strict=True)]
-        except (ValueError, TypeError, OverflowError):
+        except (ValueError, TypeError, OverflowError, AttributeError):
             raise bad_cursor() from None
 
 

@@ -42,7 +42,8 @@ class EventIn:
 def read_request(content_type: str, headers: Mapping[str, str], body: bytes) -> tuple[list[Any], bool]:
     """The raw events of a request, and whether it was a batch. BadRequest, TooLarge or WrongMediaType when it cannot be one."""
     kind = content_type.partition(";")[0].strip().lower()
-    if "ce-specversion" in headers or "ce-id" in headers:
+    # HTTP binding, 3: the content type decides first; 3.2.2: a structured event may repeat its attributes in `ce-` headers.
+    if kind not in {STRUCTURED, BATCHED} and ("ce-specversion" in headers or "ce-id" in headers):
         if kind not in {PLAIN, ""}:
             raise WrongMediaType("In binary mode the data is JSON: send Content-Type: application/json.")
         return [read_binary(headers, body)], False

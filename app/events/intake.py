@@ -23,7 +23,7 @@ from app.catalogue.registry import Catalogue
 from app.catalogue.types import EVENT_TYPES, check_data
 from app.core import metrics
 from app.core.clock import now
-from app.core.db import Database
+from app.core.db import Database, is_away
 from app.core.errors import FieldError
 from app.core.ids import new_id
 from app.core.wakeups import PLAN, Wakeups
@@ -73,6 +73,7 @@ class Intake:
         self._database, self._catalogue, self._wakeups = database, catalogue, wakeups
         self._gathered: list[tuple[Ready, asyncio.Future[Answer]]] = []
         self._work = asyncio.Event()
+        self._committing = False
         self._committer: asyncio.Task[None] | None = None
         self._refreshed = -REFRESH
 
@@ -82,7 +83,7 @@ class Intake:
 
     async def stop(self) -> None:
         """What was promised an answer gets it; then the committer ends."""
-        while self._gathered:
+        while self._gathered or self._committing:
             self._work.set()
             await asyncio.sleep(0.01)
         if self._committer is not None:
@@ -144,16 +145,21 @@ class Intake:
             self._work.clear()
             while self._gathered:
                 group, self._gathered = self._gathered[:GATHER], self._gathered[GATHER:]
-                await self._commit_group(group)
+                self._committing = True
+                try:
+                    await self._commit_group(group)
+                finally:
+                    self._committing = False
 
     async def _commit_group(self, group: list[tuple[Ready, asyncio.Future[Answer]]]) -> None:
         """One commit for all; when that fails, one for each, so that a single event cannot take its neighbours with it."""
         try:
             answers = await self._commit([ready for ready, _ in group])
         except Exception as error:
-            if len(group) == 1:
-                if not group[0][1].done():
-                    group[0][1].set_exception(error)
+            if len(group) == 1 or is_away(error):  # one by one would only make the last of them wait the longest
+                for _, future in group:
+                    if not future.done():
+                        future.set_exception(error)
                 return
             for member in group:
                 await self._commit_group([member])

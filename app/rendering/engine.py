@@ -15,7 +15,8 @@ from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from app.rendering import syntax
-from app.rendering.filters import FILTERS, GUARDS, LOOP, TESTS, RenderContext, attribute_of, operate, text
+from app.rendering.arithmetic import operate
+from app.rendering.filters import FILTERS, GUARDS, LOOP, TESTS, RenderContext, attribute_of, text
 from app.rendering.formats import Style
 from app.rendering.syntax import TemplateProblem, column_of
 

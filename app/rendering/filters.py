@@ -185,13 +185,31 @@ def on_text(change: Callable[[str], str]) -> Callable[[Any], str]:
 
 
 @pass_context
+def phone(context: RenderContext, value: Any) -> str:
+    spend(context, 50)
+    return formats.phone(text(value))
+
+
+@pass_context
+def translit(context: RenderContext, value: Any) -> str:
+    source = text(value)
+    spend(context, len(source) // 5)
+    return formats.translit(source)
+
+
+@pass_context
 def steps(context: RenderContext, values: Any, weight: int) -> Any:
     """What a loop may go through: each round costs as many steps as its body has nodes."""
     found = items(values)
-    context.steps -= weight * len(found)
-    if context.steps < 0:
-        raise TooMuch("the loops of this template go on for too long")
+    spend(context, weight * len(found))
     return found
+
+
+def spend(context: RenderContext, cost: int) -> None:
+    """A step is about a microsecond. What takes longer than a few says so here."""
+    context.steps -= cost
+    if context.steps < 0:
+        raise TooMuch("this template takes too long: its loops go round too often")
 
 
 def counted(bounds: Any) -> range:
@@ -235,7 +253,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "max": extreme(max),
     "min": extreme(min),
     "money": money,
-    "phone": on_text(formats.phone),
+    "phone": phone,
     "plural": plural,
     "replace": replaced,
     "round": rounded,
@@ -243,7 +261,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "sum": total,
     "time": hour,
     "title": on_text(str.title),
-    "translit": on_text(formats.translit),
+    "translit": translit,
     "trim": on_text(str.strip),
     "truncate": truncated,
     "upper": on_text(str.upper),
@@ -252,7 +270,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
 GUARDS: Mapping[str, Callable[..., Any]] = {"$steps": steps, "$range": counted, "$concat": concat, "$flat": flat}
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(known(value), int | float | Decimal) and not isinstance(value, bool)
 
 
@@ -260,7 +278,7 @@ TESTS: Mapping[str, Callable[..., Any]] = {
     "defined": defined,
     "undefined": lambda value: not defined(value),
     "none": lambda value: known(value) is None,
-    "number": _is_number,
+    "number": is_number,
     "string": lambda value: isinstance(known(value), str),
     "odd": lambda value: known(value) % 2 == 1,
     "even": lambda value: known(value) % 2 == 0,
@@ -269,34 +287,6 @@ TESTS: Mapping[str, Callable[..., Any]] = {
 }
 
 
-def operate(operator: str, left: Any, right: Any) -> Any:
-    """`left operator right` on numbers, `+` on texts and lists too, all within bounds."""
-    known(left), known(right)
-    if isinstance(left, str) and isinstance(right, str) and operator == "+":
-        return concat((left, right))
-    if isinstance(left, list | tuple) and isinstance(right, list | tuple) and operator == "+":
-        return items([*left, *right])
-    if not _is_number(left) or not _is_number(right):
-        raise TypeError(f"`{operator}` does not go with these two: join texts with ~")
-    if operator in ("/", "//", "%") and not right:
-        raise ZeroDivisionError("division by zero")
-    if isinstance(left, float) or isinstance(right, float):  # 0.1 as it is written, not as a binary fraction
-        left, right = formats.as_amount(left), formats.as_amount(right)
-    result = OPERATORS[operator](left, right)
-    if isinstance(result, int) and result.bit_length() > BITS:
-        raise TooMuch("this number is too large")
-    # A quotient of two integers is exact in Decimal, and may be compared with money.
-    return Decimal(str(result)) if isinstance(result, float) else result
-
-
-OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
-    "+": lambda left, right: left + right,
-    "-": lambda left, right: left - right,
-    "*": lambda left, right: left * right,
-    "/": lambda left, right: left / right,
-    "//": lambda left, right: left // right,
-    "%": lambda left, right: left % right,
-}
 LOOP = frozenset({"index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem"})
 CALENDAR = frozenset({"year", "month", "day", "hour", "minute"})
 

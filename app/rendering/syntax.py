@@ -7,6 +7,7 @@ There are no calls but `range(...)`, so no method of any object can be reached, 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from jinja2 import nodes
@@ -124,7 +125,7 @@ def _objections(node: nodes.Node) -> Iterator[tuple[str, str, str]]:
         yield node.name, "unknown_test", f"There is no test `{node.name}`. There are: {', '.join(TESTS)}."
     elif isinstance(node, nodes.Filter | nodes.Test) and (node.dyn_args or node.dyn_kwargs):
         yield "*", "not_allowed", "Write the arguments one by one."
-    elif isinstance(node, nodes.Const) and isinstance(node.value, int) and node.value.bit_length() > BITS:
+    elif isinstance(node, nodes.Const) and _is_huge(node.value):
         yield "", "not_allowed", "This number is too large."
     elif isinstance(node, nodes.For) and node.recursive:
         yield "recursive", "not_allowed", "A loop may not be recursive."
@@ -135,6 +136,10 @@ def _objections(node: nodes.Node) -> Iterator[tuple[str, str, str]]:
         if not plain or node.kwargs or node.dyn_args or node.dyn_kwargs or not 1 <= len(node.args) <= 3:
             name = node.node.attr if isinstance(node.node, nodes.Getattr) else getattr(node.node, "name", "")
             yield name, "not_allowed", "A template may call nothing but range(...): use filters."
+
+
+def _is_huge(value: object) -> bool:
+    return (isinstance(value, int) and value.bit_length() > BITS) or (isinstance(value, float) and not isfinite(value))
 
 
 def guard(tree: nodes.Template) -> nodes.Template:

@@ -22,6 +22,7 @@ from app.sending.settle import Policy
 
 log = structlog.get_logger()
 
+PACE = 0.005  # seconds between the beginnings of two claims: room comes back by the piece, and a claim costs the same for one as for twenty
 IDLE = 2.0  # seconds between two looks round when nobody pokes: the guarantee that needs no Redis
 BROKEN = 1.0  # seconds of rest after a claim that failed
 
@@ -78,8 +79,11 @@ class Delivery:
             room = self._wire.allowance() if self._may_claim() else 0
             if room <= 0:
                 await self._rest(max(0.001, self._wire.next_chance()))
-            elif await self._claim(room) == 0:
-                await self._rest(IDLE)
+            else:
+                began = time.monotonic()
+                if await self._claim(room) == 0:
+                    await self._rest(IDLE)
+                await asyncio.sleep(began + PACE - time.monotonic())
 
     def stop(self) -> None:
         self._stopping = True

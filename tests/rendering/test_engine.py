@@ -77,11 +77,13 @@ BOMBS = [
     "{% set a = 99999999 %}" + "{% set a = a * a %}" * 30 + "{{ a }}",
     "{{ " + "9" * 5000 + " }}",
     "{{ (amount * 1000000000000000)|money }}",
+    "{{ 1e999 }}",
     # Loops.
     "{% for a in range(100000000) %}x{% endfor %}",
     "{% for a in range(1000) %}{% for b in range(1000) %}{% for c in range(1000) %}{% endfor %}{% endfor %}{% endfor %}",
     "{% for a in range(1000) %}{% for b in range(1000) %}x{% endfor %}{% endfor %}",
     "{% for a in range(900) %}" + "{{ account.name|translit|upper }}" * 60 + "{% endfor %}",
+    "{% for a in range(100) %}{% for b in range(100) %}{% set c = (a ~ 'щ' ~ b)|translit|phone %}{% endfor %}{% endfor %}",
     "{% for a in [1] recursive %}{{ loop([a]) }}{% endfor %}",
     "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
     # Sources.
