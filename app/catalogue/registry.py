@@ -40,10 +40,12 @@ class Catalogue:
         self._stamp: tuple[int, int] | None = None
         self.types: Mapping[str, TypeRules] = MappingProxyType({})
 
-    async def refresh(self, session: AsyncSession) -> None:
-        """Up to date with this session. One small query when nothing has changed."""
-        count, revisions = (await session.execute(STAMP)).one()
-        if (stamp := (count, int(revisions))) == self._stamp:
+    async def refresh(self, session: AsyncSession, stamp: tuple[int, int] | None = None) -> None:
+        """Up to date with this session. One small query when nothing has changed; none when the caller has asked for the STAMP himself."""
+        if stamp is None:
+            count, revisions = (await session.execute(STAMP)).one()
+            stamp = count, int(revisions)
+        if stamp == self._stamp:
             return
         rows = (await session.execute(sa.select(NotificationType))).scalars()
         # Replaced as a whole: whoever is reading the old mapping keeps a consistent one.

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
@@ -11,12 +11,13 @@ from fastapi import Depends, Request
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlmodel import Field, SQLModel
 
 from app.core.config import Settings
 
 T = TypeVar("T")
+E = TypeVar("E", AsyncSession, AsyncConnection)
 
 # Names that do not depend on the dialect, so that a migration can speak of a constraint.
 SQLModel.metadata.naming_convention = {
@@ -63,6 +64,10 @@ def one_of(name: str, *values: str) -> sa.CheckConstraint:
     return sa.CheckConstraint(f"{name} IN ({listed})", name=name)
 
 
+# Whatever runs a Core statement: a session in its transaction, or a connection on which each statement commits.
+Executor = AsyncSession | AsyncConnection
+
+
 class Database:
     """The engine and its sessions. `async with db.transaction() as session:` commits at the end, rolls back on an error.
 
@@ -79,6 +84,8 @@ class Database:
         self.engine: AsyncEngine = create_async_engine(
             url, hide_parameters=True, pool_size=pool_size, max_overflow=pool_size, pool_timeout=30, pool_recycle=1800, pool_use_lifo=True, connect_args=connect
         )
+        # The same pool: each statement is a transaction of its own, without the two round trips of BEGIN and COMMIT.
+        self._atomic = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, autoflush=False, info={"pepper": pepper})
 
     @asynccontextmanager
@@ -86,16 +93,19 @@ class Database:
         async with self._sessions() as session, session.begin():
             yield session
 
-    async def again(self, work: Callable[[AsyncSession], Awaitable[T]], tries: int = 5) -> T:
+    @asynccontextmanager
+    async def atomic(self) -> AsyncIterator[AsyncConnection]:
+        """A connection on which every statement commits by itself: for steps that are one statement, and busy."""
+        async with self._atomic.connect() as connection:
+            yield connection
+
+    async def again(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """Run the work in a transaction of its own, once more when PostgreSQL asks for that (deadlock, serialization)."""
-        for left in range(tries - 1, -1, -1):
-            try:
-                async with self.transaction() as session:
-                    return await work(session)
-            except DBAPIError as error:
-                if left == 0 or getattr(error.orig, "sqlstate", None) not in AGAIN:
-                    raise
-        raise AssertionError
+        return await _again(self.transaction, work)
+
+    async def again_atomic(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """The same where each statement of the work commits by itself, and running it again is harmless."""
+        return await _again(self.atomic, work)
 
     @classmethod
     def of(cls, settings: Settings, name: str = "vestnik", pool_size: int = 10) -> "Database":
@@ -105,6 +115,17 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+async def _again(opened: Callable[[], AbstractAsyncContextManager[E]], work: Callable[[E], Awaitable[T]], tries: int = 5) -> T:
+    for left in range(tries - 1, -1, -1):
+        try:
+            async with opened() as executor:
+                return await work(executor)
+        except DBAPIError as error:
+            if left == 0 or getattr(error.orig, "sqlstate", None) not in AGAIN:
+                raise
+    raise AssertionError
 
 
 async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
@@ -145,14 +166,33 @@ class BulkInsert:
     `BulkInsert("receipt", id="uuid", raw="bytea").run(session, [(id, raw), ...])`; jsonb columns take JSON texts."""
 
     def __init__(self, table: str, *, conflict: str = "", returning: str = "", **columns: str) -> None:
-        self._names = [f"c{number}" for number in range(len(columns))]
+        self._names = [f"{table}_{column}" for column in columns]
         arrays = ", ".join(f"CAST(:{name} AS {'text' if kind == 'jsonb' else kind}[])" for name, kind in zip(self._names, columns.values(), strict=True))
         values = ", ".join(f"CAST({name} AS jsonb)" if kind == "jsonb" else name for name, kind in zip(self._names, columns.values(), strict=True))
-        self._statement = sa.text(
-            f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} FROM unnest({arrays}) AS given({', '.join(self._names)}) {conflict} {returning}"  # noqa: S608 - names from code
-        )
+        self.sql = f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} FROM unnest({arrays}) AS given({', '.join(self._names)}) {conflict} {returning}"  # noqa: S608
+        self._statement = sa.text(self.sql)
 
-    async def run(self, session: AsyncSession, rows: Sequence[Sequence[Any]]) -> sa.Result[Any] | None:
+    def arrays(self, rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
+        """The rows as the statement's parameters."""
+        return dict(zip(self._names, map(list, zip(*rows, strict=True)), strict=True)) if rows else {name: [] for name in self._names}
+
+    async def run(self, session: Executor, rows: Sequence[Sequence[Any]]) -> sa.Result[Any] | None:
         if not rows:
             return None
-        return await session.execute(self._statement, dict(zip(self._names, map(list, zip(*rows, strict=True)), strict=True)))
+        return await session.execute(self._statement, self.arrays(rows))
+
+
+class TogetherInsert:
+    """Several BulkInserts as one statement: one round trip. Their parameters must have different prefixes."""
+
+    def __init__(self, *inserts: BulkInsert) -> None:
+        self._inserts = inserts
+        steps = ", ".join(f"i{number} AS ({insert.sql})" for number, insert in enumerate(inserts))
+        self._statement = sa.text(f"WITH {steps} SELECT 1")
+
+    async def run(self, session: Executor, *rows: Sequence[Sequence[Any]]) -> None:
+        if any(rows):
+            values: dict[str, Any] = {}
+            for insert, given in zip(self._inserts, rows, strict=True):
+                values |= insert.arrays(given)
+            await session.execute(self._statement, values)

@@ -1,6 +1,6 @@
 """Events taken in: checked, once per (source, id), committed before anybody hears yes.
 
-    read_event -> check_data -> [one transaction] keys, events, waiting rows, balances -> wake `plan`
+    read_event -> check_data -> [one statement] keys, events, waiting rows, balances -> wake `plan`
 
 Single events share transactions: while one commit runs, the next ones gather (group commit, no timer).
 """
@@ -17,7 +17,6 @@ from uuid import UUID
 
 import orjson
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.catalogue.registry import Catalogue
 from app.catalogue.types import EVENT_TYPES, check_data
@@ -60,7 +59,6 @@ class Ready:
     balance: Decimal | None
     event_id: UUID
     at: datetime
-    account_id: UUID | None = None
 
 
 Answer = Taken | Rejected
@@ -134,7 +132,7 @@ class Intake:
         return Ready(event, event.type, checked.data, checked.balance, new_id(), event.time or moment)
 
     async def _commit(self, ready: list[Ready]) -> list[Answer]:
-        answers = await self._database.again(lambda session: store(session, ready))
+        answers = await self._database.again_atomic(lambda connection: store(connection, ready))
         if any(isinstance(answer, Taken) and not answer.duplicate for answer in answers):
             self._wakeups.wake(PLAN)
         return answers
@@ -178,97 +176,76 @@ def count(checked: Sequence[Ready | Rejected], answers: Sequence[Answer]) -> Non
         metrics.EVENTS.labels(*labels).inc(number)
 
 
-ACCOUNTS = sa.text("SELECT number, id FROM account WHERE number = ANY(CAST(:numbers AS text[])) AND status <> 'erased'")
-
-# Keys first, in one order everywhere: of two that bring the same key at once, the second waits here for the first one's commit, holding nothing that it needs.
+# One statement, one round trip, one commit. Keys go in one order everywhere: of two that bring the same key at once, the second waits here for the
+# first one's commit, holding nothing that it needs. Accounts are locked in order and NO KEY: two batches cannot deadlock, and whoever only refers to
+# an account is not in the way. A balance moves its account when it is the newest of its batch and newer than the account's own.
 STORE = sa.text("""
 WITH given AS MATERIALIZED (
-    SELECT * FROM unnest(CAST(:sources AS text[]), CAST(:external_ids AS text[]), CAST(:ids AS uuid[]), CAST(:types AS text[]),
-                         CAST(:account_ids AS uuid[]), CAST(:times AS timestamptz[]), CAST(:datas AS text[]))
-        AS g(source, external_id, id, type, account_id, time, data)
+    SELECT * FROM unnest(CAST(:sources AS text[]), CAST(:external_ids AS text[]), CAST(:ids AS uuid[]), CAST(:types AS text[]), CAST(:numbers AS text[]),
+                         CAST(:times AS timestamptz[]), CAST(:datas AS text[]), CAST(:balances AS numeric[]))
+        AS g(source, external_id, id, type, number, time, data, balance)
+), known AS MATERIALIZED (
+    SELECT g.*, a.id AS account_id FROM given g JOIN account a ON a.number = g.number AND a.status <> 'erased'
 ), fresh AS (
-    INSERT INTO event_key (source, external_id, event_id) SELECT source, external_id, id FROM given
+    INSERT INTO event_key (source, external_id, event_id) SELECT source, external_id, id FROM known ORDER BY source, external_id
     ON CONFLICT DO NOTHING RETURNING event_id
 ), kept AS (
     INSERT INTO event (id, source, external_id, type, account_id, time, data)
-    SELECT g.id, g.source, g.external_id, g.type, g.account_id, g.time, CAST(g.data AS jsonb) FROM given g JOIN fresh ON fresh.event_id = g.id
+    SELECT k.id, k.source, k.external_id, k.type, k.account_id, k.time, CAST(k.data AS jsonb) FROM known k JOIN fresh ON fresh.event_id = k.id
 ), waits AS (
-    INSERT INTO event_waiting (event_id, account_id) SELECT g.id, g.account_id FROM given g JOIN fresh ON fresh.event_id = g.id
+    INSERT INTO event_waiting (event_id, account_id) SELECT k.id, k.account_id FROM known k JOIN fresh ON fresh.event_id = k.id
+), newest AS MATERIALIZED (
+    SELECT DISTINCT ON (k.account_id) k.account_id, k.balance, k.time FROM known k JOIN fresh ON fresh.event_id = k.id
+    WHERE k.balance IS NOT NULL ORDER BY k.account_id, k.time DESC, k.id DESC
+), locked AS MATERIALIZED (
+    SELECT id FROM account WHERE id = ANY(ARRAY(SELECT account_id FROM newest)) ORDER BY id FOR NO KEY UPDATE
+), moved AS (
+    UPDATE account a SET balance = n.balance, balance_as_of = n.time, updated_at = now() FROM newest n JOIN locked l ON l.id = n.account_id
+    WHERE a.id = n.account_id AND (a.balance_as_of IS NULL OR a.balance_as_of < n.time)
 )
-SELECT event_id FROM fresh
+SELECT k.id, fresh.event_id IS NOT NULL AS is_fresh FROM known k LEFT JOIN fresh ON fresh.event_id = k.id
 """)
-
 KNOWN = sa.text("""
 SELECT k.source, k.external_id, k.event_id FROM event_key k
 JOIN unnest(CAST(:sources AS text[]), CAST(:external_ids AS text[])) AS g(source, external_id) ON k.source = g.source AND k.external_id = g.external_id
 """)
 
-# In account order and NO KEY: two batches cannot deadlock here, and whoever only refers to the account is not in the way.
-LOCK = sa.text("SELECT id FROM account WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE")
-BALANCES = sa.text("""
-UPDATE account a SET balance = v.balance, balance_as_of = v.at, updated_at = now()
-FROM unnest(CAST(:ids AS uuid[]), CAST(:balances AS numeric[]), CAST(:times AS timestamptz[])) AS v(id, balance, at)
-WHERE a.id = v.id AND (a.balance_as_of IS NULL OR a.balance_as_of < v.at)
-""")
 
-
-async def store(session: AsyncSession, ready: list[Ready]) -> list[Answer]:
-    """All of them in this transaction: an answer for each, in order."""
-    numbers = list({item.event.account for item in ready})
-    accounts: dict[str, UUID] = dict((await session.execute(ACCOUNTS, {"numbers": numbers})).tuples().all())
+async def store(session: Executor, ready: list[Ready]) -> list[Answer]:
+    """An answer for each, in order; what is new is committed by this one statement (or with the session's transaction)."""
     first: dict[tuple[str, str], Ready] = {}
     for item in ready:
-        item.account_id = accounts.get(item.event.account)
-        if item.account_id is not None:
-            first.setdefault((item.event.source, item.event.id), item)
-    fresh = await _insert(session, first) if first else set()
-    known = await _known(session, [key for key, item in first.items() if item.event_id not in fresh])
-    await _move_balances(session, [item for item in first.values() if item.event_id in fresh and item.balance is not None])
+        first.setdefault((item.event.source, item.event.id), item)
+    found: dict[UUID, bool] = dict((await session.execute(STORE, arrays(list(first.values())))).tuples().all())
+    known = await _known(session, [key for key, item in first.items() if not found.get(item.event_id, True)])
     answers: list[Answer] = []
     for item in ready:
-        if item.account_id is None:
+        leader = first[item.event.source, item.event.id]
+        if leader.event_id not in found:
             answers.append(Rejected("unknown_account", [FieldError("/subject", "unknown_account", "There is no account of this number.")]))
             continue
-        key = (item.event.source, item.event.id)
-        event_id = first[key].event_id if first[key].event_id in fresh else known[key]
+        event_id = leader.event_id if found[leader.event_id] else known[item.event.source, item.event.id]
         answers.append(Taken(event_id, duplicate=event_id != item.event_id))
     return answers
 
 
-async def _insert(session: AsyncSession, first: dict[tuple[str, str], Ready]) -> set[UUID]:
-    """Store those whose key is new. Their ids."""
-    rows = [first[key] for key in sorted(first)]
-    result = await session.execute(
-        STORE,
-        {
-            "sources": [row.event.source for row in rows],
-            "external_ids": [row.event.id for row in rows],
-            "ids": [row.event_id for row in rows],
-            "types": [row.event.type for row in rows],
-            "account_ids": [row.account_id for row in rows],
-            "times": [row.at for row in rows],
-            "datas": [orjson.dumps(row.data).decode() for row in rows],
-        },
-    )
-    return set(result.scalars())
+def arrays(rows: list[Ready]) -> dict[str, list[Any]]:
+    """The parameters of STORE."""
+    return {
+        "sources": [row.event.source for row in rows],
+        "external_ids": [row.event.id for row in rows],
+        "ids": [row.event_id for row in rows],
+        "types": [row.event.type for row in rows],
+        "numbers": [row.event.account for row in rows],
+        "times": [row.at for row in rows],
+        "datas": [orjson.dumps(row.data).decode() for row in rows],
+        "balances": [row.balance for row in rows],
+    }
 
 
-async def _known(session: AsyncSession, keys: list[tuple[str, str]]) -> dict[tuple[str, str], UUID]:
+async def _known(session: Executor, keys: list[tuple[str, str]]) -> dict[tuple[str, str], UUID]:
+    """The event ids of keys that were taken before."""
     if not keys:
         return {}
     rows = await session.execute(KNOWN, {"sources": [key[0] for key in keys], "external_ids": [key[1] for key in keys]})
     return {(source, external_id): event_id for source, external_id, event_id in rows.tuples()}
-
-
-async def _move_balances(session: AsyncSession, rows: list[Ready]) -> None:
-    """The newest balance of each account, unless the account's own is newer."""
-    newest: dict[UUID, Ready] = {}
-    for row in rows:
-        assert row.account_id is not None
-        if row.account_id not in newest or row.at >= newest[row.account_id].at:
-            newest[row.account_id] = row
-    if not newest:
-        return
-    ids = sorted(newest)
-    await session.execute(LOCK, {"ids": ids})
-    await session.execute(BALANCES, {"ids": ids, "balances": [newest[i].balance for i in ids], "times": [newest[i].at for i in ids]})

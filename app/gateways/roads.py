@@ -11,11 +11,11 @@ from app.core.wakeups import MAIL, bind_queue
 KINDS = {"sms": "smpp", "email": "smtp"}
 
 # A bind says that it lives every few seconds; one that has not for so long is not counted on.
-ROADS = sa.text("""
+ROADS = """
 SELECT g.name, g.kind, g.enabled AND NOT g.paused AS open, coalesce(CAST(g.settings ->> 'binds' AS int), 1) AS binds,
        g.kind = 'smtp' OR EXISTS (SELECT FROM bind_slot s WHERE s.gateway = g.name AND s.until > now() AND s.status ->> 'state' IN ('bound', 'throttled')) AS healthy
 FROM gateway g WHERE g.enabled ORDER BY g.name
-""")
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,17 @@ class Roads:
 
     @classmethod
     async def look(cls, session: AsyncSession) -> "Roads":
-        rows: list[Any] = list((await session.execute(ROADS)).all())
+        return cls.seen([dict(row._mapping) for row in (await session.execute(sa.text(ROADS))).all()])  # noqa: SLF001 - SQLAlchemy's name for it
+
+    @classmethod
+    def seen(cls, rows: list[dict[str, Any]]) -> "Roads":
+        """From the rows of ROADS."""
         # Sorting is stable: by health, then openness, then name.
-        rows.sort(key=lambda row: (not (row.healthy and row.open), not row.open))
+        rows = sorted(rows, key=lambda row: (not (row["healthy"] and row["open"]), not row["open"]))
         roads = cls()
         for channel, kind in KINDS.items():
             for row in rows:
-                if row.kind == kind:
-                    roads.by_channel[channel] = Road(row.name, row.kind, row.binds)
+                if row["kind"] == kind:
+                    roads.by_channel[channel] = Road(row["name"], row["kind"], row["binds"])
                     break
         return roads

@@ -20,16 +20,18 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.catalogue.registry import STAMP as TYPES_STAMP
 from app.catalogue.registry import Catalogue
 from app.core import metrics
 from app.core.clock import now as clock
 from app.core.config import Settings
 from app.core.db import AGAIN, Database
 from app.core.wakeups import Wakeups
-from app.gateways.roads import Roads
+from app.gateways.roads import ROADS, Roads
 from app.notifications.audience import Reached, Skipped, choose, skipped_decision
 from app.notifications.rows import Rows
 from app.notifications.states import State
+from app.rendering.compose import STAMP as TEMPLATES_STAMP
 from app.rendering.compose import NoTemplate, RenderFailed, Templates, variables
 
 log = structlog.get_logger()
@@ -44,8 +46,16 @@ WITH due AS MATERIALIZED (
 ), taken AS (
     DELETE FROM event_waiting WHERE account_id = ANY(ARRAY(SELECT id FROM locked)) RETURNING event_id
 )
-SELECT e.id, e.account_id, e.type, e.time, CAST(e.data AS text) AS data FROM event e
+SELECT e.id AS event_id, e.type AS event_type, e.time AS event_time, CAST(e.data AS text) AS event_data,
+       a.id, a.number, a.name, a.status, a.balance, a.credit_limit, a.currency, a.locale, a.timezone, a.tariff, a.threshold, CAST(a.attributes AS text) AS attributes_json
+FROM event e JOIN account a ON a.id = e.account_id
 WHERE e.id = ANY(ARRAY(SELECT event_id FROM taken)) ORDER BY e.account_id, e.time, e.id
+""")
+# Has anything changed that decides? Types, templates and roads in one round trip.
+LOOK = sa.text(f"""
+SELECT t.count AS types, t.coalesce AS types_revision, w.count AS templates, w.coalesce AS templates_revision,
+       (SELECT CAST(coalesce(json_agg(r), '[]') AS text) FROM ({ROADS}) r) AS roads
+FROM ({TYPES_STAMP.text}) t, ({TEMPLATES_STAMP.text}) w
 """)
 ACCOUNTS = sa.text("""
 SELECT id, number, name, status, balance, credit_limit, currency, locale, timezone, tariff, threshold,
@@ -60,10 +70,10 @@ class Waiting:
     """An event whose turn it is."""
 
     id: UUID
-    account_id: UUID
     type: str
     time: datetime
     data: dict[str, Any]
+    account: Any  # the locked row
 
 
 @dataclass(slots=True)
@@ -106,7 +116,7 @@ class Planner:
     async def _in_one_transaction(self, batch: int, *, set_aside: bool) -> Planned:
         async with self._database.transaction() as session:
             taken: list[Any] = list((await session.execute(TAKE, {"batch": batch})).all())
-            events = [Waiting(row.id, row.account_id, row.type, row.time, orjson.loads(row.data)) for row in taken]
+            events = [Waiting(row.event_id, row.event_type, row.event_time, orjson.loads(row.event_data), row) for row in taken]
             if not events:
                 return Planned()
             rows, tally, queues = await self._decide(session, events, set_aside=set_aside)
@@ -116,26 +126,26 @@ class Planner:
         return Planned(len(events), frozenset(queues))
 
     async def _decide(self, session: AsyncSession, events: list[Waiting], *, set_aside: bool) -> tuple[Rows, Counter[tuple[str, ...]], set[str]]:
-        await self._catalogue.refresh(session)
-        await self._templates.refresh(session)
-        roads = await Roads.look(session)
-        ids = list({event.account_id for event in events})
-        accounts = {row.id: row for row in (await session.execute(ACCOUNTS, {"ids": ids})).all()}
+        seen = (await session.execute(LOOK)).one()
+        await self._catalogue.refresh(session, (seen.types, int(seen.types_revision)))
+        await self._templates.refresh(session, (seen.templates, int(seen.templates_revision)))
+        roads = Roads.seen(orjson.loads(seen.roads))
+        ids = list({event.account.id for event in events})
         contacts: dict[UUID, list[Reached]] = defaultdict(list)
         for contact_id, account_id, *rest in (await session.execute(CONTACTS, {"ids": ids})).tuples():
             contacts[account_id].append(Reached(contact_id, *rest))
         rows, tally, queues, now = Rows(), Counter[tuple[str, ...]](), set[str](), clock()
         for event in events:
             if set_aside:
-                rows.decide(event.id, event.account_id, event.type, [skipped_decision(event.type, Skipped(None, None, "planning_failed"))], now)
+                rows.decide(event.id, event.account.id, event.type, [skipped_decision(event.type, Skipped(None, None, "planning_failed"))], now)
             else:
-                self._decide_one(event, accounts[event.account_id], contacts[event.account_id], roads, now, rows, tally, queues)
+                self._decide_one(event, contacts[event.account.id], roads, now, rows, tally, queues)
         return rows, tally, queues
 
     def _decide_one(
         self, event: Waiting, account: Any, contacts: list[Reached], roads: Roads, now: datetime, rows: Rows, tally: Counter[tuple[str, ...]], queues: set[str]
     ) -> None:
-        rules = self._catalogue.types.get(event.type)
+        rules, account = self._catalogue.types.get(event.type), event.account
         decisions = []
         for choice in choose(rules, account.status, contacts, event.time, zone_of(account.timezone, self._settings.timezone), self._settings.quiet, now):
             if isinstance(choice, Skipped):
@@ -154,7 +164,7 @@ class Planner:
                 continue
             road = roads.choose(contact.channel)
             name = road.name if road else None
-            message_id = rows.message(event_id=event.id, account_id=event.account_id, code=event.type, told=choice, words=words, gateway=name, now=now)
+            message_id = rows.message(event_id=event.id, account_id=event.account.id, code=event.type, told=choice, words=words, gateway=name, now=now)
             held = choice.not_before > now
             decisions.append(
                 {
@@ -173,7 +183,7 @@ class Planner:
             tally[contact.channel, name or "none", event.type, State.HELD if held else State.QUEUED] += 1
             if road and not held:
                 queues.update(road.queues)
-        rows.decide(event.id, event.account_id, event.type, decisions, now)
+        rows.decide(event.id, event.account.id, event.type, decisions, now)
 
 
 @lru_cache(maxsize=1000)

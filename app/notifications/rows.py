@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.db import BulkInsert
+from app.core.db import BulkInsert, TogetherInsert
 from app.core.ids import new_id
 from app.notifications.audience import URGENT, Told
 from app.notifications.states import State
@@ -64,6 +64,7 @@ OUTBOX = BulkInsert(
     attempts="smallint",
 )
 CHANGES = BulkInsert("message_change", id="uuid", message_id="uuid", at="timestamptz", state="text", reason="text", detail="text")
+DECIDED = TogetherInsert(NOTIFICATIONS, MESSAGES, OUTBOX)
 
 
 @dataclass(slots=True)
@@ -130,7 +131,5 @@ class Rows:
         self.changes.append((new_id(), message_id, at, state.value, reason, detail))
 
     async def write(self, session: AsyncSession) -> None:
-        await NOTIFICATIONS.run(session, self.notifications)
-        await MESSAGES.run(session, self.messages)
-        await OUTBOX.run(session, self.outbox)
+        await DECIDED.run(session, self.notifications, self.messages, self.outbox)
         await CHANGES.run(session, self.changes)

@@ -101,10 +101,14 @@ class Templates:
         self._published: dict[tuple[str, str], dict[str, Version]] = {}
         self._found: dict[tuple[str, str, str], Version] = {}
 
-    async def refresh(self, session: AsyncSession) -> None:
-        """Up to date with this session. One small query when nothing has changed; what stayed the same stays compiled."""
-        count, revisions = (await session.execute(STAMP)).one()
-        if (stamp := (count, int(revisions))) == self._stamp:
+    async def refresh(self, session: AsyncSession, stamp: tuple[int, int] | None = None) -> None:
+        """Up to date with this session. One small query when nothing has changed, none when the caller has asked for the STAMP himself.
+
+        What stayed the same stays compiled."""
+        if stamp is None:
+            count, revisions = (await session.execute(STAMP)).one()
+            stamp = count, int(revisions)
+        if stamp == self._stamp:
             return
         compiled = {(version.template_id, version.number, version.properties): version for locales in self._published.values() for version in locales.values()}
         published: dict[tuple[str, str], dict[str, Version]] = {}

@@ -9,7 +9,8 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.db import Executor
 
 # By priority, then age. Each priority is a range of its own in the index, so that messages put off for later are not walked over.
 # The first message always fits: a long one may have more parts than the window.
@@ -60,13 +61,13 @@ class Claimed:
     room: int = 0  # what the wire counted for it
 
 
-async def claim_due(session: AsyncSession, gateway: str, owner: UUID, room: int, now: datetime, lease: timedelta) -> list[Claimed]:
+async def claim_due(session: Executor, gateway: str, owner: UUID, room: int, now: datetime, lease: timedelta) -> list[Claimed]:
     """At most `room` parts of what is due on this gateway, the urgent first, then the oldest."""
     values: dict[str, Any] = {"priorities": PRIORITIES, "gateway": gateway, "now": now, "room": room, "owner": owner, "lease": now + lease}
     rows: list[Any] = list((await session.execute(CLAIM, values)).all())
     return [Claimed(**row._mapping, claimed_at=now) for row in rows]  # noqa: SLF001 - SQLAlchemy's name for a row as a mapping
 
 
-async def unclaim(session: AsyncSession, owner: UUID, in_hand: list[UUID]) -> None:
+async def unclaim(session: Executor, owner: UUID, in_hand: list[UUID]) -> None:
     """Give back what was claimed without our knowing (the answer to a commit was lost): none of it was written to the wire."""
     await session.execute(UNCLAIM, {"owner": owner, "in_hand": in_hand})

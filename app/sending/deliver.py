@@ -106,10 +106,10 @@ class Delivery:
             return 0
 
     async def _claim_and_ship(self, room: int, moment: datetime) -> int:
-        async with self._database.transaction() as session:
+        async with self._database.atomic() as connection:
             if self._doubt:
-                await unclaim(session, self._owner, list(self._in_hand))
-            batch = await claim_due(session, self._policy.gateway, self._owner, room, moment, self._lease)
+                await unclaim(connection, self._owner, list(self._in_hand))
+            batch = await claim_due(connection, self._policy.gateway, self._owner, room, moment, self._lease)
         self._doubt = False
         began = time.monotonic()
         for claimed in batch:

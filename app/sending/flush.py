@@ -1,6 +1,7 @@
 """The flusher: as soon as its last commit is done it writes all that has gathered meanwhile. No timer, no task a message.
 
-Outcomes first, then receipts, in one transaction; then the receipts are acknowledged to the far side, and the room on the wire is given back.
+Outcomes first, then receipts; when both are committed the receipts are acknowledged to the far side, and the room on the wire is given back.
+A process that dies between the two has lost nothing: what was not acknowledged comes again, and storing it twice changes nothing.
 A flush that fails is tried again while the database is away, and halved down to the poison row when it is not.
 """
 
@@ -13,13 +14,12 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import metrics
 from app.core.clock import now
-from app.core.db import Database
+from app.core.db import Database, Executor
 from app.sending.claim import Claimed
-from app.sending.outcome import Outcome
+from app.sending.outcome import Accepted, Outcome
 from app.sending.settle import Policy, Settled, settle
 
 log = structlog.get_logger()
@@ -36,7 +36,7 @@ class ReceiptLike(Protocol):
 
 R = TypeVar("R", bound=ReceiptLike)
 Item = tuple[Claimed, Outcome]
-Record = Callable[[AsyncSession, Policy, Sequence[R], Sequence[str]], Awaitable[object]]
+Record = Callable[[Executor, Policy, Sequence[R], Sequence[str]], Awaitable[object]]
 
 
 class Flusher:
@@ -106,6 +106,8 @@ class Flusher:
         pause = 0.1
         while True:
             try:
+                if is_plain(outcomes):
+                    return await self._database.again_atomic(lambda connection: self._write(connection, outcomes, receipts))
                 return await self._database.again(lambda session: self._write(session, outcomes, receipts))
             except (InterfaceError, PoolTimeoutError, ConnectionError, TimeoutError, OSError) as error:
                 log.warning("database_away", gateway=self.policy.gateway, error=type(error).__name__, outcomes=len(outcomes), receipts=len(receipts))
@@ -117,7 +119,7 @@ class Flusher:
             await asyncio.sleep(pause)
             pause = min(pause * 2, 2.0)
 
-    async def _write(self, session: AsyncSession, outcomes: list[Item], receipts: list[tuple[ReceiptLike, float]]) -> Settled:
+    async def _write(self, session: Executor, outcomes: list[Item], receipts: list[tuple[ReceiptLike, float]]) -> Settled:
         settled = await settle(session, self._owner, self.policy, outcomes, now()) if outcomes else Settled()
         if self._record is not None and (receipts or settled.gateway_message_ids):
             await self._record(session, self.policy, [receipt for receipt, _ in receipts], settled.gateway_message_ids)
@@ -132,3 +134,8 @@ class Flusher:
             metrics.SEND_SECONDS.labels(gateway).observe(at - claimed.began)
         for labels, number in settled.moved.items():
             metrics.MESSAGES.labels(*labels).inc(number)
+
+
+def is_plain(outcomes: list[Item]) -> bool:
+    """Nothing but taken messages: one statement settles them, and storing receipts may be repeated. No transaction round them is needed."""
+    return all(isinstance(outcome, Accepted) for _, outcome in outcomes)

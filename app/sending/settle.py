@@ -12,9 +12,8 @@ from typing import Any, assert_never
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.db import BulkInsert
+from app.core.db import BulkInsert, Executor
 from app.notifications.states import State, before
 from app.sending.claim import Claimed
 from app.sending.outcome import Accepted, Deferred, Outcome, Refused, Unknown
@@ -40,6 +39,14 @@ SUBMISSIONS = BulkInsert(
 # Guards are parameters: a literal would let the planner walk the whole partial index for every row.
 MOVE = sa.text("""
 WITH gone AS (
+    DELETE FROM outbox WHERE message_id = ANY(CAST(:ids AS uuid[])) AND claimed_by = :owner AND state = ANY(CAST(:sending AS text[])) RETURNING message_id
+)
+UPDATE message SET state = :state, reason = :reason, gateway = :gateway, updated_at = :now
+WHERE id = ANY(ARRAY(SELECT message_id FROM gone)) RETURNING id
+""")
+# The usual flush, nothing but taken messages: their parts and their state in one round trip.
+TAKEN = sa.text(f"""
+WITH parts AS ({SUBMISSIONS.sql}), gone AS (
     DELETE FROM outbox WHERE message_id = ANY(CAST(:ids AS uuid[])) AND claimed_by = :owner AND state = ANY(CAST(:sending AS text[])) RETURNING message_id
 )
 UPDATE message SET state = :state, reason = :reason, gateway = :gateway, updated_at = :now
@@ -75,8 +82,8 @@ class Settled:
     gateway_message_ids: list[str] = field(default_factory=list)
 
 
-async def settle(session: AsyncSession, owner: UUID, policy: Policy, outcomes: list[tuple[Claimed, Outcome]], now: datetime) -> Settled:
-    """Write these outcomes."""
+async def settle(session: Executor, owner: UUID, policy: Policy, outcomes: list[tuple[Claimed, Outcome]], now: datetime) -> Settled:
+    """Write these outcomes. When all are Accepted it is one statement (and one more for those whose lease had ended)."""
     settled, submissions, back = Settled(), [], []
     ends: dict[tuple[State, str | None], list[Claimed]] = defaultdict(list)
     for claimed, outcome in outcomes:
@@ -99,9 +106,11 @@ async def settle(session: AsyncSession, owner: UUID, policy: Policy, outcomes: l
                     settled.moved[claimed.channel, policy.gateway, claimed.type, State.QUEUED] += 1
             case _:
                 assert_never(outcome)
-    await SUBMISSIONS.run(session, submissions)
+    only_taken = list(ends) == [(State.ACCEPTED, None)] and not back
+    if not only_taken:
+        await SUBMISSIONS.run(session, submissions)
     for (state, why), group in ends.items():
-        await _end(session, owner, policy.gateway, state, why, group, now, settled)
+        await _end(session, owner, policy.gateway, state, why, group, now, settled, SUBMISSIONS.arrays(submissions) if only_taken else None)
     if back:
         columns = dict(zip(("ids", "not_befores", "attempts"), map(list, zip(*back, strict=True)), strict=True))
         await session.execute(PUT_BACK, columns | {"owner": owner, "sending": [State.SENDING.value]})
@@ -109,10 +118,19 @@ async def settle(session: AsyncSession, owner: UUID, policy: Policy, outcomes: l
 
 
 async def _end(
-    session: AsyncSession, owner: UUID, gateway: str, state: State, reason: str | None, group: list[Claimed], now: datetime, settled: Settled
+    session: Executor,
+    owner: UUID,
+    gateway: str,
+    state: State,
+    reason: str | None,
+    group: list[Claimed],
+    now: datetime,
+    settled: Settled,
+    parts: dict[str, list[Any]] | None,
 ) -> None:
     values: dict[str, Any] = {"ids": [c.id for c in group], "owner": owner, "state": state.value, "reason": reason, "gateway": gateway, "now": now}
-    moved = set((await session.execute(MOVE, values | {"sending": [State.SENDING.value]})).scalars())
+    values |= {"sending": [State.SENDING.value]} | (parts or {})
+    moved = set((await session.execute(MOVE if parts is None else TAKEN, values)).scalars())
     late = [claimed.id for claimed in group if claimed.id not in moved]
     if late and state is State.ACCEPTED:
         guard = {"ids": late, "state": state.value, "reason": reason, "now": now, "unknown": before(State.ACCEPTED)}

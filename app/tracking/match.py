@@ -12,11 +12,10 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import metrics
 from app.core.clock import now as clock
-from app.core.db import BulkInsert
+from app.core.db import Executor
 from app.core.ids import first_id_at, new_id
 from app.notifications.states import State, before
 from app.sending.settle import Policy
@@ -25,23 +24,36 @@ from app.sending.smpp.receipts import Receipt as WireReceipt
 # Older submissions are not looked at: an SMSC that restarts uses its ids again.
 RECEIPT_DAYS = 7
 
-RECEIPTS = BulkInsert(
-    "receipt",
-    conflict="ON CONFLICT DO NOTHING",
-    returning="RETURNING id",
-    id="uuid",
-    at="timestamptz",
-    gateway="text",
-    receipt_group="text",
-    gateway_message_id="text",
-    message_id="uuid",
-    part="smallint",
-    status="text",
-    stat="text",
-    state="text",
-    reason="text",
-    raw="bytea",
+# One round trip: each receipt finds its submission, all are stored, and what is plainly delivered (one part, the usual case) moves.
+# The last lines are those that were parked for ids which have just got their submissions.
+RECEIVE = sa.text("""
+WITH given AS MATERIALIZED (
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:gateway_message_ids AS text[]), CAST(:readable AS bool[]), CAST(:stats AS text[]),
+                         CAST(:states AS text[]), CAST(:reasons AS text[]), CAST(:raws AS bytea[]))
+        AS g(id, gateway_message_id, readable, stat, state, reason, raw)
+), homes AS MATERIALIZED (
+    SELECT g.*, s.message_id, s.part, s.parts FROM given g LEFT JOIN LATERAL (
+        SELECT message_id, part, parts FROM submission
+        WHERE g.readable AND gateway_message_id = g.gateway_message_id AND receipt_group = :receipt_group AND message_id >= :oldest
+        ORDER BY message_id DESC, n DESC LIMIT 1
+    ) s ON true
+), stored AS (
+    INSERT INTO receipt (id, at, gateway, receipt_group, gateway_message_id, message_id, part, status, stat, state, reason, raw)
+    SELECT id, :now, :gateway, :receipt_group, gateway_message_id, message_id, part,
+           CASE WHEN NOT readable THEN 'quarantined' WHEN message_id IS NULL THEN 'parked' ELSE 'matched' END, stat, state, reason, raw
+    FROM homes ON CONFLICT DO NOTHING RETURNING id, status
+), delivered AS (
+    UPDATE message SET state = :delivered, reason = NULL, updated_at = :now
+    WHERE id = ANY(ARRAY(SELECT message_id FROM homes WHERE parts = 1 AND state = :delivered)) AND state = ANY(CAST(:before AS text[]))
+    RETURNING id, channel, coalesce(gateway, 'none') AS gateway, type
 )
+SELECT h.message_id, h.part, h.parts, h.state, h.reason, h.gateway_message_id, CAST(NULL AS uuid) AS parked,
+       coalesce(s.status, 'duplicate') AS result, d.channel, d.gateway, d.type
+FROM homes h LEFT JOIN stored s ON s.id = h.id LEFT JOIN delivered d ON d.id = h.message_id
+UNION ALL
+SELECT NULL, NULL, NULL, p.state, p.reason, p.gateway_message_id, p.id, 'parked', NULL, NULL, NULL FROM receipt p
+WHERE p.status = 'parked' AND p.receipt_group = :receipt_group AND p.gateway_message_id = ANY(CAST(:settled AS text[]))
+""")
 MATCH = sa.text("""
 SELECT r.id, s.message_id, s.part, s.parts FROM (SELECT DISTINCT unnest(CAST(:ids AS text[])) AS id) r
 CROSS JOIN LATERAL (
@@ -87,54 +99,53 @@ class News:
     reason: str | None
 
 
-async def record(session: AsyncSession, policy: Policy, receipts: Sequence[WireReceipt], settled_ids: Sequence[str]) -> None:
-    """Store these receipts and move their messages; `settled_ids` have just got their submissions, and parked receipts may wait for them."""
+async def record(session: Executor, policy: Policy, receipts: Sequence[WireReceipt], settled_ids: Sequence[str]) -> None:
+    """Store these receipts and move their messages; `settled_ids` have just got their submissions, and parked receipts may wait for them.
+
+    May be repeated: whatever a process had not finished when it died comes again from the far side, and is moved then."""
     moment = clock()
-    homes = await find(session, policy.receipt_group, [r.gateway_message_id for r in receipts if r.kind == "receipt" and r.gateway_message_id], moment)
-    news = await _store(session, policy, receipts, homes, moment)
-    news += await unpark(session, policy.receipt_group, settled_ids, moment)
+    rows = (await session.execute(RECEIVE, received(policy, receipts, settled_ids, moment))).all()
+    count(policy.gateway, rows)
+    parked = [row for row in rows if row.parked is not None]
+    matched = [row for row in rows if row.message_id is not None]
+    news = [News(Home(row.message_id, row.part, row.parts), row.state, row.reason) for row in matched if row.parts > 1 or row.state != State.DELIVERED]
+    if parked:
+        news += await take_home(session, policy.receipt_group, [(row.parked, row.gateway_message_id, row.state, row.reason) for row in parked], moment)
     await move(session, news, moment)
 
 
-async def find(session: AsyncSession, group: str, ids: Sequence[str], moment: datetime) -> dict[str, Home]:
+def received(policy: Policy, receipts: Sequence[WireReceipt], settled_ids: Sequence[str], moment: datetime) -> dict[str, Any]:
+    """The parameters of RECEIVE."""
+    return {
+        "ids": [new_id() for _ in receipts],
+        "gateway_message_ids": [clean(r.gateway_message_id, 200) or None for r in receipts],
+        "readable": [r.kind == "receipt" and bool(r.gateway_message_id) for r in receipts],
+        "stats": [clean(r.stat, 32) for r in receipts],
+        "states": [r.state for r in receipts],
+        "reasons": [clean(r.reason, 64) or None for r in receipts],
+        "raws": [r.raw for r in receipts],
+        "receipt_group": policy.receipt_group,
+        "gateway": policy.gateway,
+        "oldest": first_id_at(moment - timedelta(days=RECEIPT_DAYS)),
+        "now": moment,
+        "delivered": State.DELIVERED.value,
+        "before": before(State.DELIVERED),
+        "settled": list(settled_ids),
+    }
+
+
+def count(gateway: str, rows: Sequence[Any]) -> None:
+    for result, number in Counter(row.result for row in rows if row.parked is None).items():
+        metrics.RECEIPTS.labels(gateway, result).inc(number)
+    for labels, number in Counter((row.channel, row.gateway, row.type) for row in rows if row.channel is not None).items():
+        metrics.MESSAGES.labels(*labels, State.DELIVERED.value).inc(number)
+
+
+async def find(session: Executor, group: str, ids: Sequence[str], moment: datetime) -> dict[str, Home]:
     if not ids:
         return {}
     values = {"ids": list(ids), "receipt_group": group, "oldest": first_id_at(moment - timedelta(days=RECEIPT_DAYS))}
     return {row.id: Home(row.message_id, row.part, row.parts) for row in (await session.execute(MATCH, values)).all()}
-
-
-async def _store(session: AsyncSession, policy: Policy, receipts: Sequence[WireReceipt], homes: dict[str, Home], moment: datetime) -> list[News]:
-    rows: list[tuple[Any, ...]] = []
-    news: dict[UUID, News] = {}
-    results: dict[UUID, str] = {}
-    for receipt in receipts:
-        home = homes.get(receipt.gateway_message_id or "")
-        status = "quarantined" if receipt.kind != "receipt" or not receipt.gateway_message_id else "matched" if home else "parked"
-        row_id = new_id()
-        results[row_id] = status
-        if status == "matched" and home is not None:
-            news[row_id] = News(home, receipt.state, receipt.reason)
-        rows.append(
-            (
-                row_id,
-                moment,
-                policy.gateway,
-                policy.receipt_group,
-                clean(receipt.gateway_message_id, 200) or None,
-                home.message_id if status == "matched" and home else None,
-                home.part if status == "matched" and home else None,
-                status,
-                clean(receipt.stat, 32),
-                receipt.state,
-                clean(receipt.reason, 64) or None,
-                receipt.raw,
-            )
-        )
-    stored = await RECEIPTS.run(session, rows)
-    kept = set(stored.scalars()) if stored is not None else set()
-    for result, number in Counter(status if row_id in kept else "duplicate" for row_id, status in results.items()).items():
-        metrics.RECEIPTS.labels(policy.gateway, result).inc(number)
-    return [item for row_id, item in news.items() if row_id in kept]
 
 
 def clean(text: str, longest: int) -> str:
@@ -142,22 +153,27 @@ def clean(text: str, longest: int) -> str:
     return text.replace("\0", "")[:longest]
 
 
-async def unpark(session: AsyncSession, group: str, ids: Sequence[str], moment: datetime) -> list[News]:
+async def unpark(session: Executor, group: str, ids: Sequence[str], moment: datetime) -> list[News]:
     """Parked receipts of these ids that have a submission by now."""
-    if not ids:
-        return []
-    parked = (await session.execute(PARKED, {"receipt_group": group, "ids": list(ids)})).all()
-    if not parked:
-        return []
-    homes = await find(session, group, [row.gateway_message_id for row in parked], moment)
-    found = [(row, homes[row.gateway_message_id]) for row in parked if row.gateway_message_id in homes]
+    parked = (await session.execute(PARKED, {"receipt_group": group, "ids": list(ids)})).all() if ids else []
+    return await take_home(session, group, [(row.id, row.gateway_message_id, row.state, row.reason) for row in parked], moment)
+
+
+async def take_home(session: Executor, group: str, parked: Sequence[tuple[UUID, str, str | None, str | None]], moment: datetime) -> list[News]:
+    """Give parked receipts (row, gateway's id, state, reason) to the submissions that have these ids by now."""
+    homes = await find(session, group, [gateway_id for _, gateway_id, _, _ in parked], moment)
+    found = [(row_id, homes[gateway_id], state, reason) for row_id, gateway_id, state, reason in parked if gateway_id in homes]
     if found:
-        columns = {"ids": [row.id for row, _ in found], "messages": [home.message_id for _, home in found], "parts": [home.part for _, home in found]}
+        columns = {
+            "ids": [row_id for row_id, *_ in found],
+            "messages": [home.message_id for _, home, *_ in found],
+            "parts": [home.part for _, home, *_ in found],
+        }
         await session.execute(UNPARK, columns)
-    return [News(home, row.state, row.reason) for row, home in found]
+    return [News(home, state, reason) for _, home, state, reason in found]
 
 
-async def move(session: AsyncSession, news: Sequence[News], moment: datetime) -> None:
+async def move(session: Executor, news: Sequence[News], moment: datetime) -> None:
     """Move the messages that the news is about; of a long message only when all its parts are known."""
     targets: dict[tuple[str, str | None], list[UUID]] = defaultdict(list)
     several: set[UUID] = set()
@@ -181,7 +197,7 @@ async def move(session: AsyncSession, news: Sequence[News], moment: datetime) ->
             metrics.MESSAGES.labels(channel, gateway, kind, state).inc(number)
 
 
-async def _whole(session: AsyncSession, ids: set[UUID], parts: dict[UUID, int]) -> dict[UUID, tuple[str, str | None]]:
+async def _whole(session: Executor, ids: set[UUID], parts: dict[UUID, int]) -> dict[UUID, tuple[str, str | None]]:
     """The state of messages of several parts: delivered when all are; the first bad part's state once every part is final."""
     finals: dict[UUID, list[tuple[str, str | None]]] = defaultdict(list)
     for row in (await session.execute(PARTS, {"ids": list(ids)})).all():

@@ -3,6 +3,9 @@
 import base64
 import json
 import re
+import subprocess
+import sys
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from uuid import UUID
@@ -10,7 +13,6 @@ from uuid import UUID
 import httpx
 import pytest
 import sqlalchemy as sa
-import structlog
 import time_machine
 from cryptography.fernet import Fernet
 from hypothesis import given
@@ -19,9 +21,9 @@ from pydantic import SecretStr
 from sqlalchemy.exc import DBAPIError
 
 from app.core import metrics
-from app.core.errors import AppError, ConfigurationError, MatchRequired, StaleVersion, pointer
+from app.core.errors import AppError, ConfigurationError, Invalid, MatchRequired, StaleVersion, pointer
 from app.core.ids import first_id_at, new_id, parse_id
-from app.core.logs import configure_logs, mask_address
+from app.core.logs import mask_address
 from app.core.page import PageQuery, encode_cursor
 from app.core.preconditions import etag, require_match
 from app.core.secrets import SecretBox
@@ -78,8 +80,9 @@ def test_cursor_gives_back_what_it_was_made_of(values):
         cursor_of([["x"]]),
         cursor_of(["\0"]),
         cursor_of([5]),
-    ]
-    + [base64.urlsafe_b64encode(b"[" * 300).decode(), base64.urlsafe_b64encode(b"\xff\xfe").decode()],
+        base64.urlsafe_b64encode(b"[" * 300).decode(),
+        base64.urlsafe_b64encode(b"\xff\xfe").decode(),
+    ],
 )
 def test_made_up_cursor_is_refused_as_such(cursor):
     with pytest.raises(AppError) as refused:
@@ -89,11 +92,9 @@ def test_made_up_cursor_is_refused_as_such(cursor):
 
 
 @given(st.text(max_size=60))
-def test_no_cursor_at_all_is_a_fault_of_ours(cursor):
-    try:
+def test_no_text_at_all_makes_a_cursor_fail_otherwise(cursor):
+    with suppress(Invalid):
         PageQuery(50, cursor).key(UUID)
-    except AppError as refused:
-        assert refused.status == 422
 
 
 async def test_hostile_cursor_is_a_problem_of_every_list(api):
@@ -134,40 +135,31 @@ def test_secret_made_with_an_older_key_opens_until_the_key_is_dropped():
         SecretBox(keys(new)).open(sealed)
 
 
-@pytest.fixture
-def logged(capsys):
-    configure_logs("info", "json")
-    yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    structlog.reset_defaults()
+LOGS = """
+import logging, structlog
+from app.core.logs import configure_logs
+configure_logs("info", "json")
+structlog.get_logger().info("sent", address="+79161234567", to="ivan.petrov@example.org", password="hunter2", token="eyJ", detail="550 no such user ivan.petrov@example.org")
+logging.getLogger("elsewhere").warning("could not write to %s", "ivan.petrov@example.org")
+structlog.get_logger().debug("too much")
+"""
 
 
-def test_address_or_secret_never_stands_in_a_log_line(logged):
-    structlog.get_logger().info(
-        "sent", address="+79161234567", to="ivan.petrov@example.org", password="hunter2", token="eyJ", detail="550 no such user ivan.petrov@example.org here"
-    )
+def test_address_or_secret_never_stands_in_a_log_line_also_of_a_stranger_library():
+    said = subprocess.run([sys.executable, "-c", LOGS], capture_output=True, text=True, check=True).stderr
 
-    line = logged()[0]
-    written = json.dumps(line)
     for personal in ("9161234", "ivan.petrov", "hunter2", "eyJ"):
-        assert personal not in written
-    assert line["address"] == "+7***4567"
-    assert line["to"] == "i***@example.org"
-    assert line["detail"].startswith("550 no such user i***@")
+        assert personal not in said
+    ours, theirs = [json.loads(line) for line in said.splitlines()]
+    assert (ours["address"], ours["to"]) == ("+7***4567", "i***@example.org")
+    assert ours["detail"].startswith("550 no such user i***@")
+    assert (theirs["level"], theirs["logger"]) == ("warning", "elsewhere")
+    assert theirs["event"].startswith("could not write to i***@")
 
 
 @pytest.mark.parametrize(("address", "masked"), [("+79161234567", "+7***4567"), ("12345", "***"), ("", "***"), ("a@b.ru", "a***@b.ru"), ("@", "***@")])
 def test_masked_address_is_enough_to_recognise_and_too_little_to_write_to(address, masked):
     assert mask_address(address) == masked
-
-
-def test_stranger_library_logs_in_the_same_form(logged):
-    import logging
-
-    logging.getLogger("elsewhere").warning("could not write to %s", "ivan.petrov@example.org")
-
-    line = logged()[0]
-    assert (line["level"], line["logger"]) == ("warning", "elsewhere")
-    assert "ivan.petrov" not in json.dumps(line)
 
 
 async def test_error_of_the_database_does_not_carry_the_values_that_it_was_given(database):
