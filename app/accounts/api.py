@@ -75,11 +75,13 @@ class ImportOut(BaseModel):
     rejected_total: int
 
 
+LINE_SCHEMA = AccountLine.model_json_schema(ref_template="#/components/schemas/{model}")
+del LINE_SCHEMA["$defs"]  # the contract has them: they are those of PUT
 IMPORT_BODY = {
     "requestBody": {
         "required": True,
         "description": "One account a line: the body of PUT with its `number`",
-        "content": {NDJSON: {"schema": AccountLine.model_json_schema(ref_template="#/components/schemas/{model}")}},
+        "content": {NDJSON: {"schema": LINE_SCHEMA}},
     }
 }
 

@@ -23,7 +23,7 @@ class AccountNotFound(NotFound):
 
 async def account_of(session: AsyncSession, number: str, *, lock: bool = False) -> Account:
     """The account of this number, or AccountNotFound. `lock`: against other changes until the end of the transaction."""
-    query = sa.select(Account).where(sa.column("number") == number, sa.column("status") != "erased")
+    query = sa.select(Account).where(sa.column("number") == number, sa.column("status") != "erased").execution_options(populate_existing=True)
     if lock:
         query = query.with_for_update(key_share=True)  # FOR NO KEY UPDATE
     account = await session.scalar(query)

@@ -22,7 +22,7 @@ from app.catalogue.registry import Catalogue
 from app.catalogue.types import EVENT_TYPES, check_data
 from app.core import metrics
 from app.core.clock import now
-from app.core.db import Database, is_away
+from app.core.db import Database, Executor, is_away
 from app.core.errors import FieldError
 from app.core.ids import new_id
 from app.core.wakeups import PLAN, Wakeups

@@ -37,7 +37,7 @@ SELECT message_id FROM outbox WHERE state = 'held' AND not_before <= now() AND e
 """)
 HELD = sa.text("""
 SELECT m.id, m.account_id, m.event_id, m.type, m.channel, m.contact_id, m.address, m.subject, m.text, m.html, m.locale, m.template_id, m.template_version, m.encoding, m.parts,
-       e.time, CAST(e.data AS text) AS data, c.label, coalesce(c.suppressed, false) AS suppressed, c.id IS NULL AS contact_gone
+       e.time, CASE WHEN m.resend_of IS NULL THEN CAST(e.data AS text) END AS data, c.label, coalesce(c.suppressed, false) AS suppressed, c.id IS NULL AS contact_gone
 FROM message m LEFT JOIN event e ON e.id = m.event_id LEFT JOIN contact c ON c.id = m.contact_id
 WHERE m.id = ANY(CAST(:ids AS uuid[])) ORDER BY m.id
 """)
@@ -54,13 +54,17 @@ UPDATE outbox o SET state = 'queued', reason = NULL, gateway = v.gateway, parts 
 FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS text[]), CAST(:c2 AS smallint[]), CAST(:c3 AS timestamptz[])) AS v(id, gateway, parts, send_until)
 WHERE o.message_id = v.id AND o.state = 'held'
 """)
+HOLD_ON = sa.text("""
+UPDATE outbox o SET not_before = v.not_before, send_until = v.send_until
+FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS timestamptz[]), CAST(:c2 AS timestamptz[])) AS v(id, not_before, send_until)
+WHERE o.message_id = v.id AND o.state = 'held'
+""")
 LATE = sa.text("""
 SELECT o.message_id, o.not_before, o.send_until, a.timezone FROM outbox o JOIN message m ON m.id = o.message_id JOIN account a ON a.id = m.account_id
 WHERE o.state = 'queued' AND o.send_until <= now() AND o.expires_at > now() LIMIT :batch FOR UPDATE OF o SKIP LOCKED
 """)
 PUT_OFF = sa.text("""
-UPDATE outbox o SET state = 'held', reason = 'quiet_hours', not_before = v.not_before, send_until = v.send_until,
-       expires_at = o.expires_at
+UPDATE outbox o SET state = 'held', reason = 'quiet_hours', not_before = v.not_before, send_until = v.send_until
 FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS timestamptz[]), CAST(:c2 AS timestamptz[])) AS v(id, not_before, send_until)
 WHERE o.message_id = v.id AND o.state = 'queued'
 """)
@@ -108,9 +112,15 @@ class Holding:
             roads, moment = await Roads.look(session), clock()
             rows = (await session.execute(HELD, {"ids": ids})).all()
             accounts = {row.id: row for row in (await session.execute(ACCOUNTS, {"ids": list({row.account_id for row in rows})})).all()}
-            wanted = [row for row in rows if not self._refusal(row, accounts)]
-            for reason in ("suppressed", "contact_removed", "type_disabled"):
-                await close(session, [row.id for row in rows if self._refusal(row, accounts) == reason], State.CANCELLED, reason, moment)
+            refused = {row.id: self._refusal(row, accounts) for row in rows}
+            for reason in {reason for reason in refused.values() if reason}:
+                await close(session, [message_id for message_id, why in refused.items() if why == reason], State.CANCELLED, reason, moment)
+            wanted = [row for row in rows if not refused[row.id]]
+            # Released late (nobody swept), an hour may be quiet once more.
+            again = [(row.id, opens, until) for row in wanted if (opens := self._opens(row, zone := accounts[row.account_id].timezone, moment)) > moment and (until := self._until(row, zone, opens))]
+            if again:
+                await session.execute(HOLD_ON, columns(again))
+            wanted = [row for row in wanted if row.id not in {message_id for message_id, *_ in again}]
             rewritten, queued = [], []
             for row in wanted:
                 words, road = self._words(row, accounts[row.account_id], moment), roads.choose(row.channel)
@@ -133,7 +143,9 @@ class Holding:
             return "contact_removed"
         if row.suppressed:
             return "suppressed"
-        return "type_disabled" if rules is None or not rules.enabled else None
+        if rules is None or not rules.enabled:
+            return "type_disabled"
+        return "account_closed" if accounts[row.account_id].status == "closed" and not rules.mandatory else None
 
     def _words(self, row: Any, account: Any, moment: datetime) -> Composed:
         """The words of now; where they cannot be had any more, those that were planned."""
@@ -157,11 +169,14 @@ class Holding:
             log.warning("released_as_planned", type=row.type, message_id=str(row.id), error=type(error).__name__)
             return planned
 
+    def _keeps_quiet(self, row: Any) -> bool:
+        return row.channel == "sms" and not self._catalogue.types[row.type].passes_quiet_hours
+
+    def _opens(self, row: Any, zone: str, moment: datetime) -> datetime:
+        return next_open(moment, zone_of(zone, self._settings.timezone), self._settings.quiet) if self._keeps_quiet(row) else moment
+
     def _until(self, row: Any, zone: str, moment: datetime) -> datetime | None:
-        rules = self._catalogue.types[row.type]
-        if row.channel != "sms" or rules.passes_quiet_hours:
-            return None
-        return open_until(moment, zone_of(zone, self._settings.timezone), self._settings.quiet)
+        return open_until(moment, zone_of(zone, self._settings.timezone), self._settings.quiet) if self._keeps_quiet(row) else None
 
     async def put_off(self) -> int:
         """What backed up in its queue past the end of its window is held until the next one: nothing goes out at 3 a.m."""

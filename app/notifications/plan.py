@@ -42,20 +42,21 @@ TAKE = sa.text("""
 WITH due AS MATERIALIZED (
     SELECT account_id FROM event_waiting ORDER BY event_id LIMIT :batch
 ), locked AS MATERIALIZED (
-    SELECT id FROM account WHERE id = ANY(ARRAY(SELECT account_id FROM due)) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+    SELECT id, number, name, status, balance, credit_limit, currency, locale, timezone, tariff, threshold, CAST(attributes AS text) AS attributes_json
+    FROM account WHERE id = ANY(ARRAY(SELECT account_id FROM due)) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
 ), taken AS (
     DELETE FROM event_waiting WHERE account_id = ANY(ARRAY(SELECT id FROM locked)) RETURNING event_id
 )
 SELECT e.id AS event_id, e.type AS event_type, e.time AS event_time, CAST(e.data AS text) AS event_data,
-       a.id, a.number, a.name, a.status, a.balance, a.credit_limit, a.currency, a.locale, a.timezone, a.tariff, a.threshold, CAST(a.attributes AS text) AS attributes_json
-FROM event e JOIN account a ON a.id = e.account_id
+       a.*
+FROM event e JOIN locked a ON a.id = e.account_id
 WHERE e.id = ANY(ARRAY(SELECT event_id FROM taken)) ORDER BY e.account_id, e.time, e.id
 """)
 # Has anything changed that decides? Types, templates and roads in one round trip.
 LOOK = sa.text(f"""
-SELECT t.count AS types, t.coalesce AS types_revision, w.count AS templates, w.coalesce AS templates_revision,
+SELECT t.number AS types, t.revisions AS types_revision, w.number AS templates, w.revisions AS templates_revision,
        (SELECT CAST(coalesce(json_agg(r), '[]') AS text) FROM ({ROADS}) r) AS roads
-FROM ({TYPES_STAMP.text}) t, ({TEMPLATES_STAMP.text}) w
+FROM ({TYPES_STAMP.text}) AS t(number, revisions), ({TEMPLATES_STAMP.text}) AS w(number, revisions)
 """)
 ACCOUNTS = sa.text("""
 SELECT id, number, name, status, balance, credit_limit, currency, locale, timezone, tariff, threshold,
@@ -143,7 +144,7 @@ class Planner:
         return rows, tally, queues
 
     def _decide_one(
-        self, event: Waiting, account: Any, contacts: list[Reached], roads: Roads, now: datetime, rows: Rows, tally: Counter[tuple[str, ...]], queues: set[str]
+        self, event: Waiting, contacts: list[Reached], roads: Roads, now: datetime, rows: Rows, tally: Counter[tuple[str, ...]], queues: set[str]
     ) -> None:
         rules, account = self._catalogue.types.get(event.type), event.account
         decisions = []

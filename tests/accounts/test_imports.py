@@ -168,6 +168,26 @@ async def test_whoever_hangs_up_in_the_middle_leaves_whole_chunks(database, sett
         assert await session.scalar(sa.select(sa.func.count()).select_from(Contact)) == 20
 
 
+async def test_connection_that_breaks_during_the_upload_is_no_fault_of_ours(api, database, monkeypatch):
+    monkeypatch.setattr(imports, "CHUNK_LINES", 10)
+    arriving = iter([{"type": "http.request", "body": person(n), "more_body": True} for n in range(25)] + [{"type": "http.disconnect"}])
+    headers = [(b"authorization", api.headers["authorization"].encode()), (b"content-type", b"application/x-ndjson")]
+    scope = {"type": "http", "method": "POST", "path": "/api/v1/accounts/import", "raw_path": b"", "query_string": b"", "headers": headers}
+    sent = []
+
+    async def receive():
+        return next(arriving)
+
+    async def send(message):
+        sent.append(message)
+
+    await api.app(scope | {"http_version": "1.1", "scheme": "http", "server": ("vestnik", 80), "client": ("127.0.0.1", 1), "root_path": ""}, receive, send)
+
+    assert sent[0]["status"] == 400
+    async with database.transaction() as session:
+        assert await session.scalar(sa.select(sa.func.count()).select_from(Account)) == 20
+
+
 async def test_progress_is_told_at_every_commit(database, settings, monkeypatch):
     monkeypatch.setattr(imports, "CHUNK_LINES", 10)
     told = []

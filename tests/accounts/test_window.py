@@ -15,9 +15,13 @@ NIGHT = (time(22), time(8))
 clocks = st.times(timezones=st.none()).map(lambda clock: clock.replace(second=0, microsecond=0)) | st.sampled_from([time(1, 30), time(2), time(2, 30), time(3)])
 hours = st.tuples(clocks, clocks)
 # Lord Howe Island moves its clocks by half an hour, Chatham is at +12:45, Gaza and Nuuk have moved theirs at odd hours.
-zones = st.sampled_from(["UTC", "Europe/Moscow", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Pacific/Chatham", "Asia/Gaza", "America/Nuuk"]).map(ZoneInfo)
+zones = st.sampled_from(
+    ["UTC", "Europe/Moscow", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Pacific/Chatham", "Asia/Gaza", "America/Nuuk"]
+).map(ZoneInfo)
 # Half of them on the days around which clocks are moved: somewhere in March, September, October and November.
-days = st.datetimes(datetime(2024, 1, 1), datetime(2027, 12, 31)) | st.sampled_from([datetime(2026, 3, 28), datetime(2026, 10, 24), datetime(2026, 4, 4), datetime(2026, 10, 3)])
+days = st.datetimes(datetime(2024, 1, 1), datetime(2027, 12, 31)) | st.sampled_from(
+    [datetime(2026, 3, 28), datetime(2026, 10, 24), datetime(2026, 4, 4), datetime(2026, 10, 3)]
+)
 moments = st.builds(lambda day, minutes: (day + timedelta(minutes=minutes)).replace(tzinfo=UTC), days, st.integers(0, 48 * 60))
 
 

@@ -6,10 +6,27 @@ from app.notifications.plan import Planner
 
 
 @pytest.fixture
-def planner(database, settings):
-    return Planner(database, settings, Wakeups(settings.redis_url, direct=lambda queue: True))
+def woken():
+    """The queues that were woken, in order."""
+    return []
 
 
 @pytest.fixture
-def holding(database, settings):
-    return Holding(database, settings, Wakeups(settings.redis_url, direct=lambda queue: True))
+def wakeups(settings, woken):
+    return Wakeups(settings.redis_url, direct=lambda queue: not woken.append(queue))
+
+
+@pytest.fixture
+def at_night(settings):
+    """Settings with quiet hours from 22:00 to 08:00."""
+    return settings.model_copy(update={"quiet_hours": "22:00-08:00"})
+
+
+@pytest.fixture
+def planner(database, settings, wakeups):
+    return Planner(database, settings, wakeups)
+
+
+@pytest.fixture
+def holding(database, settings, wakeups):
+    return Holding(database, settings, wakeups)

@@ -4,7 +4,9 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 import time_machine
+from sqlalchemy.exc import OperationalError
 
 from app.core.clock import now
 from app.notifications.plan import Planner
@@ -44,12 +46,11 @@ async def test_event_becomes_a_message_for_each_contact_with_its_words_and_gatew
 
 
 @time_machine.travel("2026-11-23T23:30:00+03:00", tick=True)
-async def test_at_night_sms_is_held_until_eight_on_the_subscribers_clock(database, settings, planner):
-    settings.__dict__["quiet"] = (now().time().replace(22, 0, 0, 0), now().time().replace(8, 0, 0, 0))
+async def test_at_night_sms_is_held_until_eight_on_the_subscribers_clock(database, at_night, wakeups):
     account = await an_account(database, timezone="Asia/Yekaterinburg")
     event_id = await a_waiting_event(database, account)
 
-    await planner.plan()
+    await Planner(database, at_night, wakeups).plan()
 
     (message,) = await messages(database)
     assert message.not_before.isoformat() == "2026-11-24T03:00:00+00:00"
@@ -61,11 +62,10 @@ async def test_at_night_sms_is_held_until_eight_on_the_subscribers_clock(databas
 
 
 @time_machine.travel("2026-11-23T23:30:00+03:00", tick=True)
-async def test_payer_is_told_at_night(database, settings, planner):
-    settings.__dict__["quiet"] = (now().time().replace(22, 0, 0, 0), now().time().replace(8, 0, 0, 0))
+async def test_payer_is_told_at_night(database, at_night, wakeups):
     await a_waiting_event(database, await an_account(database), "payment.received", data={"amount": "5.00"})
 
-    await planner.plan()
+    await Planner(database, at_night, wakeups).plan()
 
     (message,) = await messages(database)
     assert (message.waits, message.priority, message.send_until) == ("queued", 0, None)
@@ -135,8 +135,6 @@ async def test_message_that_the_database_refuses_sets_only_its_event_aside(datab
 
 
 async def test_database_that_is_shutting_down_sets_nobody_aside(database, planner, monkeypatch):
-    from sqlalchemy.exc import OperationalError
-
     class ShuttingDown(Exception):
         sqlstate = "57P01"
 
@@ -158,20 +156,19 @@ async def test_database_that_is_shutting_down_sets_nobody_aside(database, planne
     assert (await decisions(database, event_id))[0]["outcome"] == "planned"
 
 
-async def test_two_planners_at_once_share_the_work_and_plan_no_event_twice(database, settings, planner):
+async def test_planners_at_once_plan_no_event_twice(database, settings, wakeups):
     for number in range(60):
         account = await an_account(database, f"acc{number}")
         for _ in range(3):
             await a_waiting_event(database, account)
-    other = Planner(database, settings, planner._wakeups)
 
-    async def work(planner):
-        done = 0
+    async def work():
+        planner, done = Planner(database, settings, wakeups), 0
         while planned := await planner.plan(batch=20):
             done += planned
         return done
 
-    done = await asyncio.gather(work(planner), work(other), work(Planner(database, settings, planner._wakeups)))
+    done = await asyncio.gather(work(), work(), work())
 
     assert sum(done) == 180
     assert (await one(database, "SELECT count(*) AS n, count(DISTINCT event_id) AS events FROM message")) == (180, 180)
@@ -182,9 +179,7 @@ async def test_planner_does_not_wait_for_accounts_that_another_one_has(database,
     for account in accounts:
         await a_waiting_event(database, account)
     async with database.transaction() as session:
-        from sqlalchemy import text
-
-        await session.execute(text("SELECT id FROM account WHERE id = ANY(:ids) FOR NO KEY UPDATE"), {"ids": [account.id for account in accounts[:2]]})
+        await session.execute(sa.text("SELECT id FROM account WHERE id = ANY(:ids) FOR NO KEY UPDATE"), {"ids": [account.id for account in accounts[:2]]})
 
         # The oldest two are taken: what comes after them is planned all the same.
         assert await planner.plan(batch=2) == 2
@@ -212,11 +207,7 @@ async def test_without_a_gateway_a_message_is_queued_without_one(database, plann
     assert (await decisions(database, event_id))[0]["gateway"] is None
 
 
-async def test_gateways_that_have_work_are_woken(database, settings):
-    from app.core.wakeups import Wakeups
-
-    woken = []
-    planner = Planner(database, settings, Wakeups(settings.redis_url, direct=lambda queue: not woken.append(queue)))
+async def test_gateways_that_have_work_are_woken(database, planner, woken):
     await an_smpp_gateway(database, binds=2)
     await a_waiting_event(database, await an_account(database))
 
