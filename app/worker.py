@@ -304,7 +304,7 @@ async def say_alive(office: Office, me: UUID, queues: str, port: int | None) -> 
 async def wanted_binds(database: Database) -> set[str]:
     """A queue for each slot of each enabled SMPP gateway."""
     async with database.transaction() as session:
-        rows = (await session.execute(sa.text("SELECT name, CAST(settings ->> 'binds' AS int) FROM gateway WHERE kind = 'smpp' AND enabled"))).tuples()
+        rows = await session.execute(sa.text("SELECT name, CAST(settings ->> 'binds' AS int) FROM gateway WHERE kind = 'smpp' AND enabled"))
         return {bind_queue(name, slot) for name, number in rows for slot in range(number or 1)}
 
 

@@ -20,7 +20,9 @@ def requests(spec: dict[str, Any]) -> list[bytes]:
     made = []
     for at in range(0, len(events), size):
         body = json.dumps(events[at : at + size] if spec["batch"] else events[at]).encode()
-        head = f"POST /api/v1/events HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {spec['key']}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = (
+            f"POST /api/v1/events HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {spec['key']}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
         made.append(head.encode() + body)
     return made
 

@@ -36,12 +36,19 @@ class Stack:
         self.data_dir = f"{self.home}/data"
         self.port = free_port()
         clean = {name: value for name, value in os.environ.items() if not name.startswith("VESTNIK_")}
-        self.env = clean | {"VESTNIK_DATA_DIR": self.data_dir, "VESTNIK_HTTP_PORT": str(self.port), "VESTNIK_QUIET_HOURS": "00:00-00:00", "VESTNIK_LOG_LEVEL": "warning"}
+        self.env = clean | {
+            "VESTNIK_DATA_DIR": self.data_dir,
+            "VESTNIK_HTTP_PORT": str(self.port),
+            "VESTNIK_QUIET_HOURS": "00:00-00:00",
+            "VESTNIK_LOG_LEVEL": "warning",
+        }
         self._far_ends: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> "Stack":
-        self.log = open(f"{self.home}/up.log", "w")  # noqa: SIM115 - closed with the stack
-        self.process = subprocess.Popen([VESTNIK, "up", "--port", str(self.port), "--data-dir", self.data_dir], cwd=ROOT, env=self.env, stdout=self.log, stderr=self.log)
+        self.log = open(f"{self.home}/up.log", "w")
+        self.process = subprocess.Popen(
+            [VESTNIK, "up", "--port", str(self.port), "--data-dir", self.data_dir], cwd=ROOT, env=self.env, stdout=self.log, stderr=self.log
+        )
         self._wait_until_ready()
         key = self.run("key", "create", "--name", "bench", "--role", "admin").split()
         self.key = next(word for word in key if word.startswith("vst_"))
@@ -106,7 +113,19 @@ class Stack:
             for n in range(at, min(at + 20_000, count)):
                 address = f"+7916{n:07d}" if channel == "sms" else f"{prefix}{n}@example.org"
                 contact = {"channel": channel, "address": address}
-                lines.append(json.dumps({"number": numbers[n], "name": "Subscriber", "balance": "100.00", "currency": "RUB", "locale": "ru", "timezone": "Europe/Moscow", "contacts": [contact]}))
+                lines.append(
+                    json.dumps(
+                        {
+                            "number": numbers[n],
+                            "name": "Subscriber",
+                            "balance": "100.00",
+                            "currency": "RUB",
+                            "locale": "ru",
+                            "timezone": "Europe/Moscow",
+                            "contacts": [contact],
+                        }
+                    )
+                )
             answer = self.api.post("/accounts/import", content="\n".join(lines).encode(), headers={"Content-Type": "application/x-ndjson"})
             answer.raise_for_status()
             assert answer.json()["created"] == len(lines), answer.text[:300]

@@ -41,7 +41,7 @@ BY_ADDRESS = """
  JOIN contact c ON c.address ~>=~ p.low AND c.address ~<~ p.high JOIN account a ON a.id = c.account_id
  WHERE a.number ~>~ :after ORDER BY a.number USING ~<~ LIMIT :limit)"""
 BY_NAME = f"""
-(SELECT id, number FROM account WHERE {NAME_WORDS} @@ to_tsquery('simple', :words) AND number ~>~ :after ORDER BY number USING ~<~ LIMIT :limit)"""  # noqa: S608 - constants alone
+(SELECT id, number FROM account WHERE {NAME_WORDS} @@ to_tsquery('simple', :words) AND number ~>~ :after ORDER BY number USING ~<~ LIMIT :limit)"""
 
 
 def search(query: str, after: str, limit: int, region: str) -> tuple[str, dict[str, Any]]:
@@ -58,7 +58,7 @@ def search(query: str, after: str, limit: int, region: str) -> tuple[str, dict[s
     if words := name_words(query):
         values["words"] = words
         roads.append(BY_NAME)
-    return f"SELECT id FROM ({' UNION '.join(roads)}) found ORDER BY number USING ~<~ LIMIT :limit", values  # noqa: S608 - constants alone
+    return f"SELECT id FROM ({' UNION '.join(roads)}) found ORDER BY number USING ~<~ LIMIT :limit", values
 
 
 async def find(session: AsyncSession, query: str, after: str, limit: int, region: str) -> list[Account]:

@@ -48,8 +48,8 @@ class Settings(BaseSettings):
     quiet_hours: str = "22:00-08:00"
     scan_hour: str = "10:00"
     timezone: str = "Europe/Moscow"
-    locale: str = "ru"
-    currency: str = "RUB"
+    locale: str = Field(default="ru", pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")
+    currency: str = Field(default="RUB", pattern="^[A-Z]{3}$")
     phone_region: str = Field(default="RU", pattern="^[A-Z]{2}$")
     retention_days_content: int = Field(default=30, ge=1)
     retention_days_record: int = Field(default=400, ge=1)
@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the name that pydantic-settings calls with
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,
@@ -84,6 +84,22 @@ class Settings(BaseSettings):
     @classmethod
     def _quiet(cls, value: str) -> str:
         parse_hours(value)
+        return value
+
+    @field_validator("scan_hour")
+    @classmethod
+    def _hour(cls, value: str) -> str:
+        try:
+            time.fromisoformat(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is no time of day: write e.g. 10:00") from None
+        return value
+
+    @field_validator("public_url", "jwt_jwks_url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
         return value
 
     @field_validator("metrics_allow")

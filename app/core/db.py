@@ -169,7 +169,7 @@ class BulkInsert:
         self._names = [f"{table}_{column}" for column in columns]
         arrays = ", ".join(f"CAST(:{name} AS {'text' if kind == 'jsonb' else kind}[])" for name, kind in zip(self._names, columns.values(), strict=True))
         values = ", ".join(f"CAST({name} AS jsonb)" if kind == "jsonb" else name for name, kind in zip(self._names, columns.values(), strict=True))
-        self.sql = f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} FROM unnest({arrays}) AS given({', '.join(self._names)}) {conflict} {returning}"  # noqa: S608
+        self.sql = f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} FROM unnest({arrays}) AS given({', '.join(self._names)}) {conflict} {returning}"
         self._statement = sa.text(self.sql)
 
     def arrays(self, rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:

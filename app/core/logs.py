@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import structlog
 
-PHONE = re.compile(r"(?<![\w.-])\+?\d{5,9}(\d{2})(?![\w-])")
-EMAIL = re.compile(r"([\w.+-])[\w.+-]*@([\w-]+\.)+([\w-]+)")
+PHONE = re.compile(r"(\+\d)\d{4,10}(\d{4})(?!\d)")
+EMAIL = re.compile(r"([\w.+-])[\w.+-]*@([\w-]+(?:\.[\w-]+)+)")
+CREDENTIALS = re.compile(r"(://[^/@:\s]*:)[^@/\s]+@")
 SECRET_KEYS = frozenset({"password", "secret", "token", "key", "authorization"})
 ADDRESS_KEYS = frozenset({"address", "to", "phone", "email", "recipient", "sender"})
 
@@ -24,13 +25,26 @@ def mask_address(address: str) -> str:
 
 def _mask(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
-        if key in SECRET_KEYS:
-            event[key] = "***"
-        elif key in ADDRESS_KEYS and isinstance(value, str):
-            event[key] = mask_address(value)
-        elif isinstance(value, str) and "@" in value and "://" not in value:
-            event[key] = EMAIL.sub(r"\1***@\3", value)
+        event[key] = _masked(key, value)
     return event
+
+
+def _masked(key: str, value: Any) -> Any:
+    if key in SECRET_KEYS:
+        return "***"
+    if isinstance(value, dict):
+        return {inner: _masked(str(inner), item) for inner, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked(key, item) for item in value]
+    if not isinstance(value, str):
+        return value
+    if key in ADDRESS_KEYS:
+        return mask_address(value)
+    if "://" in value:
+        value = CREDENTIALS.sub(r"\1***@", value)
+    if "@" in value:
+        value = EMAIL.sub(r"\1***@\2", value)
+    return PHONE.sub(r"\1***\2", value) if "+" in value else value
 
 
 def configure_logs(level: str = "info", form: Literal["json", "text"] = "json") -> None:

@@ -14,8 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 import orjson
 import structlog
 from arq.connections import ArqRedis, RedisSettings, create_pool
-from redis.backoff import ExponentialBackoff
 from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 
 log = structlog.get_logger()

@@ -131,7 +131,7 @@ async def decisions_of(session: AsyncSession, row: Any) -> list[dict[str, Any]]:
     messages = [decision["message_id"] for decision in decisions if decision.get("message_id")]
     contacts = [decision["contact_id"] for decision in decisions if decision.get("contact_id")]
     found = await session.execute(ADDRESSES, {"messages": [UUID(i) for i in messages], "contacts": [UUID(i) for i in contacts]})
-    addresses = {str(key): address for key, address in found.tuples()}
+    addresses = {str(key): address for key, address in found}
     return [
         decision | {"address": addresses.get(decision.get("message_id") or "") or addresses.get(decision.get("contact_id") or "")} for decision in decisions
     ]

@@ -216,7 +216,7 @@ async def store(session: Executor, ready: list[Ready]) -> list[Answer]:
     first: dict[tuple[str, str], Ready] = {}
     for item in ready:
         first.setdefault((item.event.source, item.event.id), item)
-    found: dict[UUID, bool] = dict((await session.execute(STORE, arrays(list(first.values())))).tuples().all())
+    found: dict[UUID, bool] = dict((await session.execute(STORE, arrays(list(first.values())))).all())
     known = await _known(session, [key for key, item in first.items() if not found.get(item.event_id, True)])
     answers: list[Answer] = []
     for item in ready:
@@ -248,4 +248,4 @@ async def _known(session: Executor, keys: list[tuple[str, str]]) -> dict[tuple[s
     if not keys:
         return {}
     rows = await session.execute(KNOWN, {"sources": [key[0] for key in keys], "external_ids": [key[1] for key in keys]})
-    return {(source, external_id): event_id for source, external_id, event_id in rows.tuples()}
+    return {(source, external_id): event_id for source, external_id, event_id in rows}

@@ -57,8 +57,7 @@ def choose(
         reached = [contact for contact in contacts if contact.channel == channel]
         if not reached:
             choices.append(Skipped(channel, None, "no_contact"))
-        for contact in reached:
-            choices.append(Skipped(channel, contact.id, "suppressed") if contact.suppressed else told(rules, contact, zone, quiet, now))
+        choices += [Skipped(channel, contact.id, "suppressed") if contact.suppressed else told(rules, contact, zone, quiet, now) for contact in reached]
     return choices
 
 

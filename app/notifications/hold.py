@@ -115,12 +115,16 @@ class Holding:
             refused = {row.id: self._refusal(row, accounts) for row in rows}
             for reason in {reason for reason in refused.values() if reason}:
                 await close(session, [message_id for message_id, why in refused.items() if why == reason], State.CANCELLED, reason, moment)
-            wanted = [row for row in rows if not refused[row.id]]
-            # Released late (nobody swept), an hour may be quiet once more.
-            again = [(row.id, opens, until) for row in wanted if (opens := self._opens(row, zone := accounts[row.account_id].timezone, moment)) > moment and (until := self._until(row, zone, opens))]
+            wanted, again = [], []
+            for row in (row for row in rows if not refused[row.id]):
+                zone = accounts[row.account_id].timezone
+                opens = self._opens(row, zone, moment)
+                if opens > moment:  # nobody has swept for hours, and by now it is quiet once more
+                    again.append((row.id, opens, self._until(row, zone, opens)))
+                else:
+                    wanted.append(row)
             if again:
                 await session.execute(HOLD_ON, columns(again))
-            wanted = [row for row in wanted if row.id not in {message_id for message_id, *_ in again}]
             rewritten, queued = [], []
             for row in wanted:
                 words, road = self._words(row, accounts[row.account_id], moment), roads.choose(row.channel)

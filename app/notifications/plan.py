@@ -17,7 +17,6 @@ from zoneinfo import ZoneInfo
 import orjson
 import sqlalchemy as sa
 import structlog
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.catalogue.registry import STAMP as TYPES_STAMP
@@ -25,7 +24,7 @@ from app.catalogue.registry import Catalogue
 from app.core import metrics
 from app.core.clock import now as clock
 from app.core.config import Settings
-from app.core.db import AGAIN, Database
+from app.core.db import AGAIN, Database, is_away
 from app.core.wakeups import Wakeups
 from app.gateways.roads import ROADS, Roads
 from app.notifications.audience import Reached, Skipped, choose, skipped_decision
@@ -64,6 +63,9 @@ SELECT id, number, name, status, balance, credit_limit, currency, locale, timezo
 FROM account WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 CONTACTS = sa.text("SELECT id, account_id, channel, address, label, suppressed FROM contact WHERE account_id = ANY(CAST(:ids AS uuid[])) ORDER BY id")
+# Taken in at the very moment of an erasure: its data goes the way of the account's.
+FORGET = sa.text("UPDATE event SET data = '{}' WHERE id = ANY(CAST(:ids AS uuid[]))")
+ERASED = "erased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +98,9 @@ class Planner:
         began = time.perf_counter()
         try:
             planned = await self._in_one_transaction(batch, set_aside=False)
-        except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) in AGAIN or error.connection_invalidated:
+        except Exception as error:
+            if is_away(error) or getattr(getattr(error, "orig", None), "sqlstate", None) in AGAIN:
                 raise
-            planned = await self._smaller(batch, error)
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             planned = await self._smaller(batch, error)
         if planned.events:
             metrics.PLAN_SECONDS.observe(time.perf_counter() - began)
@@ -133,14 +133,19 @@ class Planner:
         roads = Roads.seen(orjson.loads(seen.roads))
         ids = list({event.account.id for event in events})
         contacts: dict[UUID, list[Reached]] = defaultdict(list)
-        for contact_id, account_id, *rest in (await session.execute(CONTACTS, {"ids": ids})).tuples():
+        for contact_id, account_id, *rest in await session.execute(CONTACTS, {"ids": ids}):
             contacts[account_id].append(Reached(contact_id, *rest))
-        rows, tally, queues, now = Rows(), Counter[tuple[str, ...]](), set[str](), clock()
+        rows, tally, queues, now, gone = Rows(), Counter[tuple[str, ...]](), set[str](), clock(), list[UUID]()
         for event in events:
-            if set_aside:
+            if event.account.status == ERASED:
+                gone.append(event.id)
+                rows.decide(event.id, event.account.id, event.type, [skipped_decision(event.type, Skipped(None, None, "account_erased"))], now)
+            elif set_aside:
                 rows.decide(event.id, event.account.id, event.type, [skipped_decision(event.type, Skipped(None, None, "planning_failed"))], now)
             else:
                 self._decide_one(event, contacts[event.account.id], roads, now, rows, tally, queues)
+        if gone:
+            await session.execute(FORGET, {"ids": gone})
         return rows, tally, queues
 
     def _decide_one(

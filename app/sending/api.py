@@ -73,7 +73,7 @@ class CheckOut(BaseModel):
 @router.get("/{name}/status", operation_id="read_gateway_status", summary="Each bind: state, rate, window, last error; and the queue")
 async def status(name: Name, caller: MayReadGateways, session: SessionDep) -> StatusOut:
     gateway = await existing(session, name)
-    queue = {state: number for state, number in (await session.execute(QUEUE, {"name": name})).tuples()}
+    queue = {row.state: row.count for row in (await session.execute(QUEUE, {"name": name})).all()}
     return StatusOut(name=name, kind=gateway.kind, enabled=gateway.enabled, paused=gateway.paused, binds=await binds(session, gateway), queue=QueueOut(**queue))
 
 

@@ -17,7 +17,7 @@ from app.core.clock import now
 from app.core.db import Database
 from app.sending.claim import Claimed, claim_due, unclaim
 from app.sending.flush import Flusher
-from app.sending.outcome import Outcome
+from app.sending.outcome import Deferred, Outcome
 from app.sending.settle import Policy
 
 log = structlog.get_logger()
@@ -67,9 +67,10 @@ class Delivery:
         if claimed is not None:
             self._flusher.outcome(claimed, outcome)
 
-    def done(self, claimed: Claimed) -> int:
-        """It is written. The room that it took."""
-        self._in_hand.pop(claimed.id, None)
+    def done(self, claimed: Claimed, *, written: bool) -> int:
+        """Its flush is over. The room that it took. What could not be written stays in our hands: it may have been sent, so nobody may put it back."""
+        if written:
+            self._in_hand.pop(claimed.id, None)
         self._poked.set()
         return claimed.room
 
@@ -115,5 +116,9 @@ class Delivery:
         for claimed in batch:
             claimed.began = began
             self._in_hand[claimed.id] = claimed
-            claimed.room = self._ship(claimed)
+            try:
+                claimed.room = self._ship(claimed)
+            except Exception as error:  # a mistake of ours; the message gets another attempt, and its neighbours theirs
+                log.error("ship_failed", gateway=self._policy.gateway, message_id=str(claimed.id), exc_info=error)
+                self._flusher.outcome(claimed, Deferred("internal_error", timedelta(seconds=30)))
         return len(batch)

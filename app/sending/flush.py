@@ -43,7 +43,7 @@ class Flusher:
     """One a wire. `record` stores receipts (with the gateway's message ids that were settled in the same transaction)."""
 
     def __init__(
-        self, database: Database, owner: UUID, policy: Policy, *, release: Callable[[Claimed], None], record: "Record[ReceiptLike] | None" = None
+        self, database: Database, owner: UUID, policy: Policy, *, release: Callable[[Claimed, bool], None], record: "Record[ReceiptLike] | None" = None
     ) -> None:
         self._database, self._owner, self.policy, self._release, self._record = database, owner, policy, release, record
         self._outcomes: list[Item] = []
@@ -96,10 +96,12 @@ class Flusher:
             log.error("flush_failed", gateway=self.policy.gateway, exc_info=error)
             for receipt, _ in receipts:
                 receipt.nack()
-        else:
-            self._tell(settled, outcomes, receipts)
+            for claimed, _ in outcomes:
+                self._release(claimed, False)
+            return
+        self._tell(settled, outcomes, receipts)
         for claimed, _ in outcomes:
-            self._release(claimed)
+            self._release(claimed, True)
 
     async def _commit(self, outcomes: list[Item], receipts: list[tuple[ReceiptLike, float]]) -> Settled:
         """Try for as long as the database is away: what we know is known to nobody else."""

@@ -56,11 +56,17 @@ LATE = sa.text("""
 UPDATE message SET state = :state, reason = :reason, updated_at = :now
 WHERE id = ANY(CAST(:ids AS uuid[])) AND state = ANY(CAST(:unknown AS text[])) RETURNING id
 """)
+# Only the try that it speaks of: when the answer to the first commit was lost, the same owner may have the message on the wire again by now.
+# A message that is put off every second would get past a smallint in nine hours.
 PUT_BACK = sa.text("""
-UPDATE outbox o SET state = 'queued', claimed_by = NULL, lease_until = NULL, not_before = v.not_before, tries = o.tries + 1, attempts = v.attempts
-FROM unnest(CAST(:ids AS uuid[]), CAST(:not_befores AS timestamptz[]), CAST(:attempts AS smallint[])) AS v(id, not_before, attempts)
-WHERE o.message_id = v.id AND o.claimed_by = :owner AND o.state = ANY(CAST(:sending AS text[]))
+UPDATE outbox o SET state = 'queued', claimed_by = NULL, lease_until = NULL, not_before = v.not_before, attempts = v.attempts,
+       tries = CASE WHEN o.tries < 32766 THEN o.tries + 1 ELSE 32766 END
+FROM unnest(CAST(:ids AS uuid[]), CAST(:tries AS smallint[]), CAST(:not_befores AS timestamptz[]), CAST(:attempts AS smallint[]))
+    AS v(id, tries, not_before, attempts)
+WHERE o.message_id = v.id AND o.tries = v.tries AND o.claimed_by = :owner AND o.state = ANY(CAST(:sending AS text[]))
 """)
+
+ID_LENGTH = 200  # longer than any gateway's (SMPP 3.4, 5.2.23: 65 octets); what is longer still is cut alike here and in receipts
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,24 +92,22 @@ async def settle(session: Executor, owner: UUID, policy: Policy, outcomes: list[
     """Write these outcomes. When all are Accepted it is one statement (and one more for those whose lease had ended)."""
     settled, submissions, back = Settled(), [], []
     ends: dict[tuple[State, str | None], list[Claimed]] = defaultdict(list)
-    for claimed, outcome in outcomes:
+    for claimed, said in outcomes:
+        outcome = last_word(claimed, said, policy)
         submissions += submission_rows(claimed, outcome, policy, now)
         match outcome:
             case Accepted(ids):
                 ends[State.ACCEPTED, None].append(claimed)
-                settled.gateway_message_ids += [i for i in ids if i]
+                settled.gateway_message_ids += [clean(i, ID_LENGTH) for i in ids if i]
             case Refused(reason=reason, ids=ids):
-                ends[State.FAILED, reason].append(claimed)
-                settled.gateway_message_ids += [i for i in ids if i]
+                ends[State.FAILED, clean(reason, 64)].append(claimed)
+                settled.gateway_message_ids += [clean(i, ID_LENGTH) for i in ids if i]
             case Unknown(reason=reason, ids=ids):
-                ends[State.UNKNOWN, reason].append(claimed)
-                settled.gateway_message_ids += [i for i in ids if i]
+                ends[State.UNKNOWN, clean(reason, 64)].append(claimed)
+                settled.gateway_message_ids += [clean(i, ID_LENGTH) for i in ids if i]
             case Deferred():
-                if outcome.spends_attempt and claimed.attempts + 1 >= (outcome.attempts or policy.attempts):
-                    ends[State.FAILED, outcome.reason].append(claimed)
-                else:
-                    back.append((claimed.id, now + wait(claimed, outcome, policy), claimed.attempts + outcome.spends_attempt))
-                    settled.moved[claimed.channel, policy.gateway, claimed.type, State.QUEUED] += 1
+                back.append((claimed.id, claimed.tries, now + wait(claimed, outcome, policy), claimed.attempts + outcome.spends_attempt))
+                settled.moved[claimed.channel, policy.gateway, claimed.type, State.QUEUED] += 1
             case _:
                 assert_never(outcome)
     only_taken = list(ends) == [(State.ACCEPTED, None)] and not back
@@ -112,7 +116,7 @@ async def settle(session: Executor, owner: UUID, policy: Policy, outcomes: list[
     for (state, why), group in ends.items():
         await _end(session, owner, policy.gateway, state, why, group, now, settled, SUBMISSIONS.arrays(submissions) if only_taken else None)
     if back:
-        columns = dict(zip(("ids", "not_befores", "attempts"), map(list, zip(*back, strict=True)), strict=True))
+        columns = dict(zip(("ids", "tries", "not_befores", "attempts"), map(list, zip(*back, strict=True)), strict=True))
         await session.execute(PUT_BACK, columns | {"owner": owner, "sending": [State.SENDING.value]})
     return settled
 
@@ -140,11 +144,23 @@ async def _end(
             settled.moved[claimed.channel, gateway, claimed.type, state] += 1
 
 
+def last_word(claimed: Claimed, outcome: Outcome, policy: Policy) -> Outcome:
+    """A refusal for now that has used up the attempts is one for good."""
+    if isinstance(outcome, Deferred) and outcome.spends_attempt and claimed.attempts + 1 >= (outcome.attempts or policy.attempts):
+        return Refused(outcome.reason, outcome.code, outcome.detail)
+    return outcome
+
+
+def clean(text: str, longest: int) -> str:
+    """Of the far side's words what PostgreSQL can hold."""
+    return text.replace("\0", "")[:longest]
+
+
 def wait(claimed: Claimed, outcome: Deferred, policy: Policy) -> timedelta:
     """How long until the next attempt: what the wire asked for; after a counted refusal doubled each time, with a fifth of jitter."""
     if not outcome.spends_attempt:
         return outcome.retry_in
-    doubled = min(policy.backoff_min * 2**claimed.attempts, policy.backoff_max)
+    doubled = min(policy.backoff_min * 2 ** min(claimed.attempts, 16), policy.backoff_max)
     longest: timedelta = max(doubled, outcome.retry_in)
     return longest * random.uniform(0.9, 1.1)
 
@@ -166,7 +182,7 @@ def submission_rows(claimed: Claimed, outcome: Outcome, policy: Policy, now: dat
     count = max(len(ids), 1 if name == "deferred" else claimed.parts)
     rows: list[tuple[Any, ...]] = []
     for part in range(count):
-        found = ids[part] if part < len(ids) else ""
+        found = clean(ids[part], ID_LENGTH) if part < len(ids) else ""
         taken = bool(found) or name == "accepted"
         rows.append(
             (
@@ -178,9 +194,9 @@ def submission_rows(claimed: Claimed, outcome: Outcome, policy: Policy, now: dat
                 policy.receipt_group,
                 found or None,
                 "accepted" if taken else name,
-                None if taken else reason or None,
-                None if taken else code or None,
-                None if taken else detail[:500] or None,
+                None if taken else clean(reason, 64) or None,
+                None if taken else clean(code, 32) or None,
+                None if taken else clean(detail, 500) or None,
                 claimed.claimed_at,
                 now,
             )

@@ -27,6 +27,7 @@ LOOK = sa.text("SELECT owner, fence, until < now() AS over FROM bind_slot WHERE 
 TAKE = sa.text("""
 INSERT INTO bind_slot (gateway, slot, owner, fence, until, status) VALUES (:gateway, :slot, :owner, :fence, now() + :hold, '{"state": "connecting"}')
 ON CONFLICT (gateway, slot) DO UPDATE SET owner = excluded.owner, fence = excluded.fence, until = excluded.until, status = excluded.status
+WHERE bind_slot.until < now() OR bind_slot.fence = :before RETURNING fence
 """)
 RENEWED = sa.text("""
 UPDATE bind_slot SET until = now() + :hold, status = CAST(:status AS jsonb) WHERE gateway = :gateway AND slot = :slot AND fence = :fence RETURNING fence
@@ -40,7 +41,7 @@ def this_process() -> str:
     """Who we are, so that another worker on this machine can tell whether we are dead: host, boot, namespace, pid, start time."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     namespace = Path("/proc/self/ns/pid")
-    marks = [socket.gethostname(), boot.read_text().strip() if boot.exists() else "?", str(os.readlink(namespace)) if namespace.exists() else "?"]
+    marks = [socket.gethostname(), boot.read_text().strip() if boot.exists() else "?", str(namespace.readlink()) if namespace.exists() else "?"]
     return "|".join([*marks, str(os.getpid()), started_at(os.getpid()) or "?"])
 
 
@@ -99,10 +100,13 @@ async def take_slot(database: Database, gateway: str, number: int) -> Slot | Non
         return await _take(session, gateway, number, found.fence if found is not None else None)
 
 
-async def _take(session: AsyncSession, gateway: str, number: int, before: UUID | None) -> Slot:
+async def _take(session: AsyncSession, gateway: str, number: int, before: UUID | None) -> Slot | None:
+    """Nothing when two saw the same empty place and the other was quicker."""
     asked = time.monotonic()
     slot = Slot(gateway, number, uuid4(), asked + HOLD.total_seconds())
-    await session.execute(TAKE, {"gateway": gateway, "slot": number, "owner": this_process(), "fence": slot.fence, "hold": HOLD})
+    values = {"gateway": gateway, "slot": number, "owner": this_process(), "fence": slot.fence, "hold": HOLD, "before": before}
+    if (await session.execute(TAKE, values)).first() is None:
+        return None
     if before is not None:
         await session.execute(ORPHANS, {"fence": before})
     return slot

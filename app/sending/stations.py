@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 import structlog
@@ -41,7 +41,7 @@ LEASE_SPARE = timedelta(seconds=30)
 # A mail server may take ten minutes to answer; the lease is short, and pushed on while this process lives.
 MAIL_LEASE = timedelta(seconds=60)
 MAIL_RENEW = 15.0
-LEASES = sa.text("UPDATE outbox SET lease_until = now() + :lease WHERE claimed_by = :owner AND state = 'sending'")
+LEASES = sa.text("UPDATE outbox SET lease_until = now() + :lease WHERE claimed_by = ANY(CAST(:owners AS uuid[])) AND state = 'sending'")
 
 
 async def find_gateway(database: Database, name: str) -> Gateway | None:
@@ -145,9 +145,13 @@ class BindStation:
                 Shipment(claimed.id, claimed.address, claimed.text, None, max(left, timedelta(minutes=1)), claimed.urgent, reference, claimed.attempts + 1)
             )
 
-        bind = Bind(settings, on_outcome=came, on_receipt=lambda receipt: flusher.receipt(receipt), on_change=self._note, slot=self._number)
-        flusher = Flusher(self._database, slot.fence, policy, release=lambda claimed: bind.release(delivery.done(claimed)), record=self._record)
-        lease = timedelta(seconds=profile.response_timeout) + LEASE_SPARE
+        bind = Bind(settings, on_outcome=came, on_receipt=lambda receipt: flusher.receipt(receipt), on_change=self._note, slot=self._number)  # noqa: PLW0108 - the flusher comes next
+        flusher = Flusher(
+            self._database, slot.fence, policy, release=lambda claimed, written: bind.release(delivery.done(claimed, written=written)), record=self._record
+        )
+        # Writing takes its time, too: a window of parts, and the ten of one long message, at the agreed rate.
+        writing = (settings.window + profile.max_parts) / rate if (rate := settings.rate_of_bind) else 0.0
+        lease = timedelta(seconds=profile.response_timeout + writing) + LEASE_SPARE
         delivery = Delivery(
             self._database,
             bind,
@@ -220,7 +224,7 @@ class MailStation:
 
     def __init__(self, database: Database, secrets: SecretBox) -> None:
         self._database, self._secrets = database, secrets
-        self._owner = uuid4()
+        self._owners: set[UUID] = set()
         self._lanes: dict[str, tuple[int, Lane]] = {}
         self._paused: set[str] = set()
         self._renewed = time.monotonic()
@@ -249,7 +253,7 @@ class MailStation:
         """Push on the leases of what is in our hands."""
         if time.monotonic() - self._renewed > MAIL_RENEW:
             async with self._database.transaction() as session:
-                await session.execute(LEASES, {"lease": MAIL_LEASE, "owner": self._owner})
+                await session.execute(LEASES, {"lease": MAIL_LEASE, "owners": list(self._owners)})
             self._renewed = time.monotonic()
 
     async def _follow(self) -> None:
@@ -286,8 +290,10 @@ class MailStation:
             return 1
 
         pool = Pool(settings, on_outcome=lambda sent, outcome: delivery.came(sent.key, outcome), on_change=lambda _: delivery.poke())
-        flusher = Flusher(self._database, self._owner, policy, release=lambda claimed: pool.release(delivery.done(claimed)))
-        delivery = Delivery(self._database, pool, self._owner, policy, flusher, ship=ship, lease=MAIL_LEASE, may_claim=lambda: gateway.name not in self._paused)
+        owner = uuid4()
+        flusher = Flusher(self._database, owner, policy, release=lambda claimed, written: pool.release(delivery.done(claimed, written=written)))
+        delivery = Delivery(self._database, pool, owner, policy, flusher, ship=ship, lease=MAIL_LEASE, may_claim=lambda: gateway.name not in self._paused)
+        self._owners.add(owner)
         return Lane(pool, delivery, flusher)
 
 

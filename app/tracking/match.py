@@ -192,7 +192,7 @@ async def move(session: Executor, news: Sequence[News], moment: datetime) -> Non
     # Bad news first: when both came in one flush, the delivery is the later truth and may overwrite it.
     for (state, reason), ids in sorted(targets.items(), key=lambda target: (target[0][0] == State.DELIVERED, str(target[0]))):
         values = {"state": state, "reason": reason, "ids": ids, "before": before(State(state)), "now": moment}
-        moved = Counter((await session.execute(MOVE, values)).tuples())
+        moved = Counter(await session.execute(MOVE, values))
         for (channel, gateway, kind), number in moved.items():
             metrics.MESSAGES.labels(channel, gateway, kind, state).inc(number)
 

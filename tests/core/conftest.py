@@ -1,7 +1,6 @@
 import pytest
 
 from app.core.config import Settings
-from app.core.secrets import SecretBox
 
 PRODUCTION = {
     "env": "production",
@@ -21,8 +20,3 @@ def production():
         return Settings(_env_file=None, **{name: value for name, value in (PRODUCTION | other).items() if value is not ...})
 
     return made
-
-
-@pytest.fixture
-def box():
-    return SecretBox

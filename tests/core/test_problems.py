@@ -1,7 +1,6 @@
 import json
 
 import httpx
-import pytest
 from fastapi import APIRouter
 
 from app.core import errors
@@ -46,28 +45,28 @@ async def test_every_kind_of_refusal_is_a_problem(api, as_role):
     assert problem(await api.get("/accounts?query=%00")) == (422, "nul_character")
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "code"),
-    [
-        (b"", 400, "empty_body"),
-        (b"{", 400, "malformed_json"),
-        (b'{"name": "\xff"}', 400, "malformed_json"),
-        (b'{"name": NaN}', 400, "malformed_json"),
-        (b'{"name": "\\ud800"}', 400, "malformed_json"),
-        (b"[" * 100_000, 400, "malformed_json"),
-        (b'{"a": ' * 5_000 + b"1" + b"}" * 5_000, 400, "malformed_json"),
-        (b'{"name": "\\u0000"}', 422, "nul_character"),
-        (b'{"attributes": {"a\\u0000": 1}}', 422, "nul_character"),
-        (b"[]", 422, "invalid"),
-        (b"null", 422, "invalid"),
-        (b'"x"', 422, "invalid"),
-    ],
-)
-async def test_body_that_cannot_be_taken_is_refused_and_not_echoed(api, body, status, code):
-    answer = await api.put("/accounts/1", content=body, headers=JSON)
+BODIES = [
+    (b"", 400, "empty_body"),
+    (b"{", 400, "malformed_json"),
+    (b'{"name": "\xff"}', 400, "malformed_json"),
+    (b'{"name": NaN}', 400, "malformed_json"),
+    (b'{"name": "\\ud800"}', 400, "malformed_json"),
+    (b"[" * 100_000, 400, "malformed_json"),
+    (b'{"a": ' * 5_000 + b"1" + b"}" * 5_000, 400, "malformed_json"),
+    (b'{"name": "\\u0000"}', 422, "nul_character"),
+    (b'{"attributes": {"a\\u0000": 1}}', 422, "nul_character"),
+    (b"[]", 422, "invalid"),
+    (b"null", 422, "invalid"),
+    (b'"x"', 422, "invalid"),
+]
 
-    assert problem(answer) == (status, code)
-    assert len(answer.content) < 1000
+
+async def test_body_that_cannot_be_taken_is_refused_and_not_echoed(api):
+    for body, status, code in BODIES:
+        answer = await api.put("/accounts/1", content=body, headers=JSON)
+
+        assert (body[:30], *problem(answer)) == (body[:30], status, code)
+        assert len(answer.content) < 1000
 
 
 def test_zero_escape_that_is_an_escaped_backslash_is_no_nul():

@@ -1,6 +1,7 @@
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
+
 from tests.flow.stack import Stack, running
 
 

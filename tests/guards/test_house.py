@@ -38,7 +38,7 @@ def test_every_operation_under_the_api_says_who_may_call_it(settings: Settings):
 def test_cabinet_routes_take_the_account_from_the_token_alone(settings: Settings):
     app = create_app(settings)
 
-    cabinet = [(path, route) for path, _, route in operations(app) if path.startswith(f"{API}/me")]
+    cabinet = [(path, route) for path, _, route in operations(app) if path == f"{API}/me" or path.startswith(f"{API}/me/")]
 
     assert cabinet
     assert all(required_scope(route).scope == "cabinet" for _, route in cabinet)
@@ -97,7 +97,7 @@ def test_every_state_has_a_row_and_a_way_to_it():
 
 async def test_the_schema_knows_exactly_the_states_of_the_table(database):
     async with database.transaction() as session:
-        checks = dict((await session.execute(sa.text("SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conname LIKE 'ck_%_state'"))).tuples().all())
+        checks = dict((await session.execute(sa.text("SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conname LIKE 'ck_%_state'"))).all())
 
     def named(check: str) -> set[str]:
         return set(re.findall(r"'(\w+)'", checks[check]))

@@ -137,7 +137,8 @@ async def test_two_sweepers_release_a_message_once(database, holding, settings, 
 async def test_what_backed_up_past_the_window_is_put_off_to_the_morning(database, at_night, wakeups, account):
     late = await a_message(database, account, send_until=now() - timedelta(seconds=1))
     endless = await a_message(database, account)
-    await run(database, "UPDATE outbox SET send_until = LEAST(send_until, now() - interval '1 second'), expires_at = now() + interval '1 year'")
+    await run(database, "UPDATE outbox SET send_until = now() - interval '1 second' WHERE send_until IS NOT NULL")
+    await run(database, "UPDATE outbox SET expires_at = now() + interval '1 year'")
 
     assert await Holding(database, at_night, wakeups).put_off() == 1
 

@@ -126,7 +126,7 @@ class Bind:
         try:
             async with asyncio.timeout(grace):
                 # Asked a hundred times a second, and only while stopping: an event would have to be kept on the hot path.
-                while self._link.is_bound and not (self._traffic.is_idle and self._unanswered_receipts == 0):  # noqa: ASYNC110
+                while self._link.is_bound and not (self._traffic.is_idle and self._unanswered_receipts == 0):
                     await asyncio.sleep(0.01)
         except TimeoutError:
             log.warning("stopped with messages unanswered", extra={"messages": len(self._traffic.unanswered), "receipts": self._unanswered_receipts})
