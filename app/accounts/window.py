@@ -20,9 +20,10 @@ def is_quiet(moment: datetime, zone: ZoneInfo, quiet: Hours) -> bool:
 
 def next_open(moment: datetime, zone: ZoneInfo, quiet: Hours) -> datetime:
     """The moment itself outside quiet hours, else their end, in UTC."""
-    if not is_quiet(moment, zone, quiet):
-        return moment
-    return _next_clock(moment, zone, quiet[1])
+    opens = moment
+    while is_quiet(opens, zone, quiet):  # twice where the clocks leave out all of a short opening: that day has none
+        opens = _next_clock(opens, zone, quiet[1])
+    return opens
 
 
 def open_until(moment: datetime, zone: ZoneInfo, quiet: Hours) -> datetime | None:

@@ -44,6 +44,11 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and (error.connection_invalidated or str(getattr(error.orig, "sqlstate", None) or "")[:2] in AWAY)
 
 
+def is_conflict(error: BaseException) -> bool:
+    """Whether somebody else was in the way (deadlock, serialization): the same transaction may well succeed now."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in AGAIN
+
+
 def moment(**more: Any) -> Any:
     """An aware instant (timestamptz)."""
     return Field(sa_type=MOMENT, **more)

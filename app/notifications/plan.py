@@ -24,7 +24,7 @@ from app.catalogue.registry import Catalogue
 from app.core import metrics
 from app.core.clock import now as clock
 from app.core.config import Settings
-from app.core.db import AGAIN, Database, is_away
+from app.core.db import Database, is_away, is_conflict
 from app.core.wakeups import Wakeups
 from app.gateways.roads import ROADS, Roads
 from app.notifications.audience import Reached, Skipped, choose, skipped_decision
@@ -37,12 +37,14 @@ log = structlog.get_logger()
 
 BATCH = 500
 
+# An account that somebody has locked does not count towards the batch: another planner finds the accounts behind it.
 TAKE = sa.text("""
 WITH due AS MATERIALIZED (
-    SELECT account_id FROM event_waiting ORDER BY event_id LIMIT :batch
+    SELECT a.id, a.number, a.name, a.status, a.balance, a.credit_limit, a.currency, a.locale, a.timezone, a.tariff, a.threshold,
+           CAST(a.attributes AS text) AS attributes_json
+    FROM event_waiting w JOIN account a ON a.id = w.account_id ORDER BY w.event_id LIMIT :batch FOR NO KEY UPDATE OF a SKIP LOCKED
 ), locked AS MATERIALIZED (
-    SELECT id, number, name, status, balance, credit_limit, currency, locale, timezone, tariff, threshold, CAST(attributes AS text) AS attributes_json
-    FROM account WHERE id = ANY(ARRAY(SELECT account_id FROM due)) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+    SELECT DISTINCT ON (id) * FROM due
 ), taken AS (
     DELETE FROM event_waiting WHERE account_id = ANY(ARRAY(SELECT id FROM locked)) RETURNING event_id
 )
@@ -97,36 +99,52 @@ class Planner:
         """Plan one batch. How many events it had; 0 when nothing waits (or others are at it)."""
         began = time.perf_counter()
         try:
-            planned = await self._in_one_transaction(batch, set_aside=False)
+            planned = await self._together(batch)
         except Exception as error:
-            if is_away(error) or getattr(getattr(error, "orig", None), "sqlstate", None) in AGAIN:
+            if is_away(error) or is_conflict(error):
                 raise
-            planned = await self._smaller(batch, error)
+            planned = await self._smaller(batch)
         if planned.events:
             metrics.PLAN_SECONDS.observe(time.perf_counter() - began)
             self._wakeups.wake(*planned.queues)
         return planned.events
 
-    async def _smaller(self, batch: int, error: Exception) -> Planned:
-        """Halve the batch down to the culprit, and set that one aside with its reason: nobody waits behind it."""
-        if batch > 1:
-            return Planned(await self.plan(batch // 2))
-        log.error("planning_failed", exc_info=error)
-        return await self._in_one_transaction(1, set_aside=True)
+    async def _smaller(self, batch: int) -> Planned:
+        """Halve the batch down to the account with the culprit: nobody waits behind it."""
+        return Planned(await self.plan(batch // 2)) if batch > 1 else await self._one_by_one()
 
-    async def _in_one_transaction(self, batch: int, *, set_aside: bool) -> Planned:
+    async def _together(self, batch: int) -> Planned:
         async with self._database.transaction() as session:
-            taken: list[Any] = list((await session.execute(TAKE, {"batch": batch})).all())
-            events = [Waiting(row.event_id, row.event_type, row.event_time, orjson.loads(row.event_data), row) for row in taken]
+            events = await take(session, batch)
             if not events:
                 return Planned()
-            rows, tally, queues = await self._decide(session, events, set_aside=set_aside)
+            rows, tally, queues = await self._decide(session, events)
             await rows.write(session)
-        for labels, number in tally.items():
-            metrics.MESSAGES.labels(*labels).inc(number)
-        return Planned(len(events), frozenset(queues))
+        return counted(events, tally, queues)
 
-    async def _decide(self, session: AsyncSession, events: list[Waiting], *, set_aside: bool) -> tuple[Rows, Counter[tuple[str, ...]], set[str]]:
+    async def _one_by_one(self) -> Planned:
+        """The events of one account, each for itself: one that cannot be planned is set aside with its reason, the others are not."""
+        tally, queues = Counter[tuple[str, ...]](), set[str]()
+        async with self._database.transaction() as session:
+            events = await take(session, 1)
+            for event in events:
+                try:
+                    async with session.begin_nested():
+                        rows, its_tally, its_queues = await self._decide(session, [event])
+                        await rows.write(session)
+                except Exception as error:
+                    if is_away(error) or is_conflict(error):
+                        raise
+                    log.error("planning_failed", event_id=str(event.id), type=event.type, exc_info=error)
+                    aside = Rows()
+                    aside.decide(event.id, event.account.id, event.type, [skipped_decision(event.type, Skipped(None, None, "planning_failed"))], clock())
+                    await aside.write(session)
+                else:
+                    tally += its_tally
+                    queues |= its_queues
+        return counted(events, tally, queues)
+
+    async def _decide(self, session: AsyncSession, events: list[Waiting]) -> tuple[Rows, Counter[tuple[str, ...]], set[str]]:
         seen = (await session.execute(LOOK)).one()
         await self._catalogue.refresh(session, (seen.types, int(seen.types_revision)))
         await self._templates.refresh(session, (seen.templates, int(seen.templates_revision)))
@@ -140,8 +158,6 @@ class Planner:
             if event.account.status == ERASED:
                 gone.append(event.id)
                 rows.decide(event.id, event.account.id, event.type, [skipped_decision(event.type, Skipped(None, None, "account_erased"))], now)
-            elif set_aside:
-                rows.decide(event.id, event.account.id, event.type, [skipped_decision(event.type, Skipped(None, None, "planning_failed"))], now)
             else:
                 self._decide_one(event, contacts[event.account.id], roads, now, rows, tally, queues)
         if gone:
@@ -190,6 +206,19 @@ class Planner:
             if road and not held:
                 queues.update(road.queues)
         rows.decide(event.id, event.account.id, event.type, decisions, now)
+
+
+async def take(session: AsyncSession, batch: int) -> list[Waiting]:
+    """The oldest waiting events, and with them all others of their accounts, which are locked until the end of the transaction."""
+    rows: list[Any] = list((await session.execute(TAKE, {"batch": batch})).all())
+    return [Waiting(row.event_id, row.event_type, row.event_time, orjson.loads(row.event_data), row) for row in rows]
+
+
+def counted(events: list[Waiting], tally: Counter[tuple[str, ...]], queues: set[str]) -> Planned:
+    """For metrics, once it is committed."""
+    for labels, number in tally.items():
+        metrics.MESSAGES.labels(*labels).inc(number)
+    return Planned(len(events), frozenset(queues))
 
 
 @lru_cache(maxsize=1000)

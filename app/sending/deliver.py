@@ -55,11 +55,17 @@ class Delivery:
         self._ship, self._lease, self._may_claim = ship, lease, may_claim
         self._poked = asyncio.Event()
         self._in_hand: dict[UUID, Claimed] = {}
+        self._unwritten: set[UUID] = set()
         self._doubt = False  # a claim's commit was not answered: what did it take?
         self._stopping = False
 
     def poke(self) -> None:
         self._poked.set()
+
+    @property
+    def at_work(self) -> list[UUID]:
+        """The messages that an outcome may still be written for: their leases may be pushed on."""
+        return [message_id for message_id in self._in_hand if message_id not in self._unwritten]
 
     def came(self, key: UUID, outcome: Outcome) -> None:
         """The wire says what came of a message."""
@@ -69,8 +75,10 @@ class Delivery:
 
     def done(self, claimed: Claimed, *, written: bool) -> int:
         """Its flush is over. The room that it took. What could not be written stays in our hands: it may have been sent, so nobody may put it back."""
-        if written:
-            self._in_hand.pop(claimed.id, None)
+        if not written:
+            self._unwritten.add(claimed.id)
+        elif self._in_hand.get(claimed.id) is claimed:  # and not its next try, which may be out already when the answer to the first commit was lost
+            del self._in_hand[claimed.id]
         self._poked.set()
         return claimed.room
 

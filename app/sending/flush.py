@@ -12,12 +12,10 @@ from typing import Protocol, TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy.exc import DBAPIError, InterfaceError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.core import metrics
 from app.core.clock import now
-from app.core.db import Database, Executor
+from app.core.db import Database, Executor, is_away
 from app.sending.claim import Claimed
 from app.sending.outcome import Accepted, Outcome
 from app.sending.settle import Policy, Settled, settle
@@ -88,6 +86,10 @@ class Flusher:
         try:
             settled = await self._commit(outcomes, receipts)
         except Exception as error:
+            if outcomes and receipts:
+                await self._flush(outcomes, [])
+                await self._flush([], receipts)
+                return
             if len(outcomes) + len(receipts) > 1:
                 await self._flush(outcomes[: len(outcomes) // 2], receipts[: len(receipts) // 2])
                 await self._flush(outcomes[len(outcomes) // 2 :], receipts[len(receipts) // 2 :])
@@ -111,13 +113,10 @@ class Flusher:
                 if is_plain(outcomes):
                     return await self._database.again_atomic(lambda connection: self._write(connection, outcomes, receipts))
                 return await self._database.again(lambda session: self._write(session, outcomes, receipts))
-            except (InterfaceError, PoolTimeoutError, ConnectionError, TimeoutError, OSError) as error:
-                log.warning("database_away", gateway=self.policy.gateway, error=type(error).__name__, outcomes=len(outcomes), receipts=len(receipts))
-            except DBAPIError as error:
-                state = str(getattr(error.orig, "sqlstate", "") or "")
-                if not error.connection_invalidated and state[:2] not in {"08", "53", "57"}:
+            except Exception as error:
+                if not is_away(error):
                     raise
-                log.warning("database_away", gateway=self.policy.gateway, error=state or type(error).__name__, outcomes=len(outcomes), receipts=len(receipts))
+                log.warning("database_away", gateway=self.policy.gateway, error=type(error).__name__, outcomes=len(outcomes), receipts=len(receipts))
             await asyncio.sleep(pause)
             pause = min(pause * 2, 2.0)
 

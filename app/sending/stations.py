@@ -41,7 +41,10 @@ LEASE_SPARE = timedelta(seconds=30)
 # A mail server may take ten minutes to answer; the lease is short, and pushed on while this process lives.
 MAIL_LEASE = timedelta(seconds=60)
 MAIL_RENEW = 15.0
-LEASES = sa.text("UPDATE outbox SET lease_until = now() + :lease WHERE claimed_by = ANY(CAST(:owners AS uuid[])) AND state = 'sending'")
+LEASES = sa.text("""
+UPDATE outbox SET lease_until = now() + :lease
+WHERE message_id = ANY(CAST(:ids AS uuid[])) AND claimed_by = ANY(CAST(:owners AS uuid[])) AND state = 'sending'
+""")
 
 
 async def find_gateway(database: Database, name: str) -> Gateway | None:
@@ -253,7 +256,8 @@ class MailStation:
         """Push on the leases of what is in our hands."""
         if time.monotonic() - self._renewed > MAIL_RENEW:
             async with self._database.transaction() as session:
-                await session.execute(LEASES, {"lease": MAIL_LEASE, "owners": list(self._owners)})
+                ids = [message_id for _, lane in self._lanes.values() for message_id in lane.delivery.at_work]
+                await session.execute(LEASES, {"lease": MAIL_LEASE, "owners": list(self._owners), "ids": ids})
             self._renewed = time.monotonic()
 
     async def _follow(self) -> None:

@@ -18,7 +18,7 @@ from app.core.clock import now as clock
 from app.core.db import Executor
 from app.core.ids import first_id_at, new_id
 from app.notifications.states import State, before
-from app.sending.settle import Policy
+from app.sending.settle import ID_LENGTH, Policy, clean
 from app.sending.smpp.receipts import Receipt as WireReceipt
 
 # Older submissions are not looked at: an SMSC that restarts uses its ids again.
@@ -35,7 +35,7 @@ WITH given AS MATERIALIZED (
     SELECT g.*, s.message_id, s.part, s.parts FROM given g LEFT JOIN LATERAL (
         SELECT message_id, part, parts FROM submission
         WHERE g.readable AND gateway_message_id = g.gateway_message_id AND receipt_group = :receipt_group AND message_id >= :oldest
-        ORDER BY message_id DESC, n DESC LIMIT 1
+        ORDER BY at DESC, message_id DESC, n DESC LIMIT 1
     ) s ON true
 ), stored AS (
     INSERT INTO receipt (id, at, gateway, receipt_group, gateway_message_id, message_id, part, status, stat, state, reason, raw)
@@ -59,7 +59,7 @@ SELECT r.id, s.message_id, s.part, s.parts FROM (SELECT DISTINCT unnest(CAST(:id
 CROSS JOIN LATERAL (
     SELECT message_id, part, parts FROM submission
     WHERE gateway_message_id = r.id AND receipt_group = :receipt_group AND message_id >= :oldest
-    ORDER BY message_id DESC, n DESC LIMIT 1
+    ORDER BY at DESC, message_id DESC, n DESC LIMIT 1
 ) s
 """)
 MOVE = sa.text("""
@@ -109,17 +109,18 @@ async def record(session: Executor, policy: Policy, receipts: Sequence[WireRecei
     parked = [row for row in rows if row.parked is not None]
     matched = [row for row in rows if row.message_id is not None]
     news = [News(Home(row.message_id, row.part, row.parts), row.state, row.reason) for row in matched if row.parts > 1 or row.state != State.DELIVERED]
-    if parked:
-        news += await take_home(session, policy.receipt_group, [(row.parked, row.gateway_message_id, row.state, row.reason) for row in parked], moment)
     await move(session, news, moment)
+    if parked:
+        await take_home(session, policy.receipt_group, [(row.parked, row.gateway_message_id, row.state, row.reason) for row in parked], moment)
 
 
 def received(policy: Policy, receipts: Sequence[WireReceipt], settled_ids: Sequence[str], moment: datetime) -> dict[str, Any]:
     """The parameters of RECEIVE."""
+    identities = [clean(r.gateway_message_id, ID_LENGTH) or None for r in receipts]
     return {
         "ids": [new_id() for _ in receipts],
-        "gateway_message_ids": [clean(r.gateway_message_id, 200) or None for r in receipts],
-        "readable": [r.kind == "receipt" and bool(r.gateway_message_id) for r in receipts],
+        "gateway_message_ids": identities,
+        "readable": [r.kind == "receipt" and identity is not None for r, identity in zip(receipts, identities, strict=True)],
         "stats": [clean(r.stat, 32) for r in receipts],
         "states": [r.state for r in receipts],
         "reasons": [clean(r.reason, 64) or None for r in receipts],
@@ -148,46 +149,42 @@ async def find(session: Executor, group: str, ids: Sequence[str], moment: dateti
     return {row.id: Home(row.message_id, row.part, row.parts) for row in (await session.execute(MATCH, values)).all()}
 
 
-def clean(text: str, longest: int) -> str:
-    """Of the far side's words what PostgreSQL can hold; `raw` has them all."""
-    return text.replace("\0", "")[:longest]
-
-
-async def unpark(session: Executor, group: str, ids: Sequence[str], moment: datetime) -> list[News]:
-    """Parked receipts of these ids that have a submission by now."""
+async def unpark(session: Executor, group: str, ids: Sequence[str], moment: datetime) -> int:
+    """Parked receipts of these ids that have a submission by now move their messages. How many there were."""
     parked = (await session.execute(PARKED, {"receipt_group": group, "ids": list(ids)})).all() if ids else []
     return await take_home(session, group, [(row.id, row.gateway_message_id, row.state, row.reason) for row in parked], moment)
 
 
-async def take_home(session: Executor, group: str, parked: Sequence[tuple[UUID, str, str | None, str | None]], moment: datetime) -> list[News]:
-    """Give parked receipts (row, gateway's id, state, reason) to the submissions that have these ids by now."""
+async def take_home(session: Executor, group: str, parked: Sequence[tuple[UUID, str, str | None, str | None]], moment: datetime) -> int:
+    """Give parked receipts (row, gateway's id, state, reason) to the submissions that have these ids by now. How many found theirs.
+
+    First the messages move, then the receipts are no longer parked: whoever dies in between leaves them to the sweeper."""
     homes = await find(session, group, [gateway_id for _, gateway_id, _, _ in parked], moment)
     found = [(row_id, homes[gateway_id], state, reason) for row_id, gateway_id, state, reason in parked if gateway_id in homes]
     if found:
+        await move(session, [News(home, state, reason) for _, home, state, reason in found], moment)
         columns = {
             "ids": [row_id for row_id, *_ in found],
             "messages": [home.message_id for _, home, *_ in found],
             "parts": [home.part for _, home, *_ in found],
         }
         await session.execute(UNPARK, columns)
-    return [News(home, state, reason) for _, home, state, reason in found]
+    return len(found)
 
 
 async def move(session: Executor, news: Sequence[News], moment: datetime) -> None:
     """Move the messages that the news is about; of a long message only when all its parts are known."""
     targets: dict[tuple[str, str | None], list[UUID]] = defaultdict(list)
-    several: set[UUID] = set()
-    parts: dict[UUID, int] = {}
+    several: list[News] = []
     for item in news:
         if item.state is None:
             targets[State.ACCEPTED, None].append(item.home.message_id)  # a sign of life of what was in doubt; no other state allows it
         elif item.home.parts == 1:
             targets[item.state, None if item.state == State.DELIVERED else item.reason].append(item.home.message_id)
         else:
-            several.add(item.home.message_id)
-            parts[item.home.message_id] = item.home.parts
+            several.append(item)
     if several:
-        for message_id, (state, reason) in (await _whole(session, several, parts)).items():
+        for message_id, (state, reason) in (await _whole(session, several)).items():
             targets[state, reason].append(message_id)
     # Bad news first: when both came in one flush, the delivery is the later truth and may overwrite it.
     for (state, reason), ids in sorted(targets.items(), key=lambda target: (target[0][0] == State.DELIVERED, str(target[0]))):
@@ -197,15 +194,18 @@ async def move(session: Executor, news: Sequence[News], moment: datetime) -> Non
             metrics.MESSAGES.labels(channel, gateway, kind, state).inc(number)
 
 
-async def _whole(session: Executor, ids: set[UUID], parts: dict[UUID, int]) -> dict[UUID, tuple[str, str | None]]:
+async def _whole(session: Executor, news: Sequence[News]) -> dict[UUID, tuple[str, str | None]]:
     """The state of messages of several parts: delivered when all are; the first bad part's state once every part is final."""
-    finals: dict[UUID, list[tuple[str, str | None]]] = defaultdict(list)
-    for row in (await session.execute(PARTS, {"ids": list(ids)})).all():
-        good = State.DELIVERED in row.states
-        finals[row.message_id].append((State.DELIVERED, None) if good else (row.states[-1], row.reasons[-1]))
+    count = {item.home.message_id: item.home.parts for item in news}
+    known: dict[UUID, dict[int, list[tuple[str, str | None]]]] = defaultdict(lambda: defaultdict(list))
+    for row in (await session.execute(PARTS, {"ids": list(count)})).all():
+        known[row.message_id][row.part] += zip(row.states, row.reasons, strict=True)
+    for item in news:  # what was parked is not among the matched ones yet
+        assert item.state is not None
+        known[item.home.message_id][item.home.part].append((item.state, item.reason))
     whole: dict[UUID, tuple[str, str | None]] = {}
-    for message_id, states in finals.items():
-        if len(states) == parts[message_id]:
-            bad = [state for state in states if state[0] != State.DELIVERED]
+    for message_id, parts in known.items():
+        if len(parts) == count[message_id]:
+            bad = [told[-1] for _, told in sorted(parts.items()) if State.DELIVERED not in dict(told)]
             whole[message_id] = bad[0] if bad else (State.DELIVERED, None)
     return whole

@@ -12,7 +12,7 @@ from app.core.ids import new_id
 from app.core.wakeups import MAIL, PLAN, Wakeups, bind_queue
 from app.notifications.rows import CHANGES
 from app.notifications.states import State
-from app.tracking.match import move, unpark
+from app.tracking.match import unpark
 
 log = structlog.get_logger()
 
@@ -81,9 +81,7 @@ class Sweeper:
         async with self._database.transaction() as session:
             moment, matched = clock(), 0
             for row in (await session.execute(PARKED)).all():
-                news = await unpark(session, row.receipt_group, row.ids, moment)
-                await move(session, news, moment)
-                matched += len(news)
+                matched += await unpark(session, row.receipt_group, row.ids, moment)
             for gateway in (await session.execute(GIVE_UP, {"before": moment - PARKED_FOR})).scalars():
                 metrics.RECEIPTS.labels(gateway, "unmatched").inc()
         return matched

@@ -104,7 +104,7 @@ def test_what_opens_is_open_and_comes_no_sooner_than_needed(moment, zone, quiet)
     opens = next_open(moment, zone, quiet)
 
     assert opens >= moment
-    assert opens - moment <= timedelta(hours=26)
+    assert opens - moment <= timedelta(hours=50)  # a short opening may fall into the gap of a clock change: then that day has none
     assert not is_quiet(opens, zone, quiet)
     assert next_open(opens, zone, quiet) == opens
     assert opens == moment or clock_goes_back(moment, opens, zone) or is_quiet(opens - timedelta(microseconds=1), zone, quiet)

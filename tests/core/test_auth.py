@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from app.core import jwks
 from app.core.auth import SCOPES, Gatekeeper, cabinet_token, create_key
 from app.core.db import Database
-from app.core.errors import Unauthorized
+from app.core.errors import Unauthorized, Unavailable
 from app.core.models import ApiKey
 
 SECRET = "s" * 40  # of the test settings
@@ -345,6 +345,31 @@ async def test_provider_that_answers_nonsense_lets_nobody_in(gatekeeper, provide
         provider.answer = 500 if wrong == "status" else 302
     else:
         provider.listed = {"nonsense": b"<html>", "huge": b" " * (2 << 20) + json.dumps(provider.listed).encode(), "shape": b"[]"}[wrong]
+
+    with pytest.raises(Unavailable):
+        await gatekeeper.identify(signed(rsa_keys[0], "a"))
+
+
+async def test_provider_that_goes_away_costs_nobody_his_sign_in_until_an_unknown_key_comes(gatekeeper, provider, rsa_keys, monkeypatch):
+    monkeypatch.setattr(jwks, "LONGEST_AGE", -1.0)
+    monkeypatch.setattr(jwks, "FETCH_EVERY", -1.0)
+    provider.list(("a", public_of(rsa_keys[0])))
+    await gatekeeper.identify(signed(rsa_keys[0], "a"))
+    provider.answer = 500
+
+    assert (await gatekeeper.identify(signed(rsa_keys[0], "a"))).account
+
+    with pytest.raises(Unavailable):
+        await gatekeeper.identify(signed(rsa_keys[1], "b"))
+
+
+async def test_key_that_the_provider_withdrew_is_refused_once_the_set_is_old(gatekeeper, provider, rsa_keys, monkeypatch):
+    monkeypatch.setattr(jwks, "LONGEST_AGE", -1.0)
+    monkeypatch.setattr(jwks, "FETCH_EVERY", -1.0)
+    provider.list(("a", public_of(rsa_keys[0])))
+    await gatekeeper.identify(signed(rsa_keys[0], "a"))
+
+    provider.list(("b", public_of(rsa_keys[1])))
 
     assert await refused(gatekeeper, signed(rsa_keys[0], "a")) == "bad_token"
 

@@ -57,7 +57,7 @@ async def test_at_night_sms_is_held_until_eight_on_the_subscribers_clock(databas
     assert message.send_until.isoformat() == "2026-11-24T17:00:00+00:00"
     assert message.expires_at == message.not_before + timedelta(days=2)
     assert await state_of(database, message.id) == ("held", "quiet_hours")
-    (decision,) = await decisions(database, event_id)
+    decision, _ = await decisions(database, event_id)
     assert (decision["reason"], decision["not_before"]) == ("quiet_hours", "2026-11-24T03:00:00+00:00")
 
 
