@@ -28,7 +28,12 @@ def next_open(moment: datetime, zone: ZoneInfo, quiet: Hours) -> datetime:
 
 def open_until(moment: datetime, zone: ZoneInfo, quiet: Hours) -> datetime | None:
     """The next beginning of quiet hours after an open moment, in UTC; nothing when there are none."""
-    return None if quiet[0] == quiet[1] else _next_clock(moment, zone, quiet[0])
+    if quiet[0] == quiet[1]:
+        return None
+    closes = _next_clock(moment, zone, quiet[0])
+    while not is_quiet(closes, zone, quiet):  # quiet hours that lie in the gap of a clock change are left out with it
+        closes = _next_clock(closes, zone, quiet[0])
+    return closes
 
 
 def _next_clock(moment: datetime, zone: ZoneInfo, clock: time) -> datetime:

@@ -8,9 +8,10 @@ import pytest
 from app.core.clock import now
 from app.core.ids import first_id_at, new_id
 from app.core.wakeups import Wakeups
+from app.sending.outcome import Accepted
 from app.simulators.smsc_wire import deliver_body
 from app.tracking.sweeps import Sweeper
-from tests.builders.messages import a_message, one, rows, run, state_of
+from tests.builders.messages import a_message, claim, one, rows, run, state_of, write
 from tests.builders.receipts import a_receipt, a_submission, receive
 
 
@@ -309,14 +310,11 @@ async def test_receipt_with_a_nul_in_its_id_takes_nobody_along(database):
 
 
 async def test_id_is_cut_alike_when_it_is_settled_and_when_it_comes_back(database):
-    from app.sending.outcome import Accepted
-    from tests.builders.messages import claim, write
-
     message, owner = await a_message(database), new_id()
     (claimed,) = await claim(database, owner=owner)
     await write(database, owner, (claimed, Accepted(("a" * 210,))))
 
-    await receive(database, a_receipt("a" * 210))
+    await receive(database, a_receipt("a" * 210, with_tlvs=True))
 
     assert (await state_of(database, message))[0] == "delivered"
 
