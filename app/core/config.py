@@ -34,6 +34,7 @@ class Settings(BaseSettings):
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8000, ge=1, le=65535)
     public_url: str = ""
+    cabinet_url: str = ""
     cors_origins: str = ""
     secret_keys: SecretStr = SecretStr(LOCAL_SECRET_KEY)
     jwt_hs256_secret: SecretStr = SecretStr("")
@@ -95,7 +96,7 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is no time of day: write e.g. 10:00") from None
         return value
 
-    @field_validator("public_url", "jwt_jwks_url")
+    @field_validator("public_url", "cabinet_url", "jwt_jwks_url")
     @classmethod
     def _url(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):

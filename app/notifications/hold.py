@@ -99,7 +99,7 @@ class Holding:
     def __init__(self, database: Database, settings: Settings, wakeups: Wakeups) -> None:
         self._database, self._settings, self._wakeups = database, settings, wakeups
         self._catalogue, self._templates = Catalogue(), Templates(settings.locale)
-        self._links = {"cabinet": f"{settings.base_url}/cabinet"}
+        self._links = {"cabinet": settings.cabinet_url}
 
     async def release(self) -> int:
         """What is due goes into the queue, in the words of now."""

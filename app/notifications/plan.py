@@ -93,7 +93,7 @@ class Planner:
     def __init__(self, database: Database, settings: Settings, wakeups: Wakeups) -> None:
         self._database, self._settings, self._wakeups = database, settings, wakeups
         self._catalogue, self._templates = Catalogue(), Templates(settings.locale)
-        self._links = {"cabinet": f"{settings.base_url}/cabinet"}
+        self._links = {"cabinet": settings.cabinet_url}
 
     async def plan(self, batch: int = BATCH) -> int:
         """Plan one batch. How many events it had; 0 when nothing waits (or others are at it)."""
