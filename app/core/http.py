@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,8 +136,8 @@ class Door:
             cabinet = path == f"{API}/me" or path.startswith(f"{API}/me/")
             if cabinet != (CABINET in caller.scopes):
                 return Forbidden("A cabinet token reaches /me and nothing else; a key reaches the rest.", code="wrong_kind_of_caller")
-        except AppError as refusal:
-            return refusal
+        except Exception as error:  # a database that is away answers 503 here too: who asks is not known without it
+            return refusal_of(error)
         length = headers.get(b"content-length")
         if length is not None and length.isdigit() and int(length) > body_limit(scope, headers):
             return TooLarge(f"The body may have at most {body_limit(scope, headers)} octets.")
@@ -273,7 +273,7 @@ def install(app: FastAPI) -> None:
 
     app.add_exception_handler(AppError, handled(lambda error: error))
     app.add_exception_handler(HTTPException, handled(_from_http))
-    app.add_exception_handler(RequestValidationError, handled(lambda error: invalid_from(error.errors())))
+    app.add_exception_handler(RequestValidationError, handled(lambda error: invalid_from(error.errors(), error.body)))
     for kind in (DBAPIError, InterfaceError, PoolTimeoutError, ConnectionError, TimeoutError):
         app.add_exception_handler(kind, handled(_from_database))
     app.add_exception_handler(Exception, handled(lambda _: InternalError()))
@@ -315,15 +315,26 @@ def _from_database(error: Exception) -> AppError:
     return errors.Unavailable("The database is not reachable just now: send it again.", headers={"Retry-After": "2"}) if unavailable else InternalError()
 
 
-def invalid_from(faults: Any) -> Invalid:
-    """Pydantic's findings as ours: pointers instead of locations, and nothing of the input echoed."""
-    found = [as_field_error(fault) for fault in faults]
+def invalid_from(faults: Any, body: Any = None) -> Invalid:
+    """Pydantic's findings as ours: pointers into the body instead of locations, and nothing of the input echoed."""
+    found = [as_field_error(fault, body=body) for fault in faults]
     first = found[0]
     return Invalid(f"{first.pointer or 'The body'}: {first.detail}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else ""), errors=found[:50])
 
 
-def as_field_error(fault: dict[str, Any], root: tuple[str, ...] = ()) -> FieldError:
-    steps = tuple(fault["loc"])
-    steps = steps[1:] if steps[:1] == ("body",) else steps
-    # The names of a union's members are pydantic's, not the sender's.
+def as_field_error(fault: dict[str, Any], root: tuple[str, ...] = (), body: Any = None) -> FieldError:
+    steps = fault["loc"]
+    steps = steps_of_sender(steps[1:], body) if steps[:1] == ("body",) else steps
     return FieldError(errors.pointer(*root, *steps), fault["type"], fault["msg"].removeprefix("Value error, "))
+
+
+def steps_of_sender(steps: Sequence[str | int], body: Any) -> list[str | int]:
+    """The location without the names of a union's members: those are pydantic's, and no key on the way through what was sent."""
+    kept: list[str | int] = []
+    for number, step in enumerate(steps, 1):
+        if isinstance(body, dict) and step not in body and number < len(steps):
+            continue
+        kept.append(step)
+        in_list = isinstance(body, list) and isinstance(step, int) and step < len(body)
+        body = body[step] if in_list else body.get(step) if isinstance(body, dict) else None
+    return kept

@@ -30,6 +30,8 @@ SELECT id, address FROM message WHERE id = ANY(CAST(:messages AS uuid[])) UNION 
 """)
 AGAIN = sa.text("INSERT INTO event_waiting (event_id, account_id) SELECT id, account_id FROM event WHERE id = :id ON CONFLICT DO NOTHING")
 
+LOCK = sa.text("SELECT id FROM account WHERE id = (SELECT account_id FROM event WHERE id = :id) FOR NO KEY UPDATE")
+
 # What planning itself could not do; anything else was a decision, and planning it again would tell somebody twice.
 REPLANNABLE = frozenset({"render_failed", "planning_failed", "no_template"})
 
@@ -140,6 +142,8 @@ async def decisions_of(session: AsyncSession, row: Any) -> list[dict[str, Any]]:
 @router.post("/{event_id}/replan", operation_id="replan_event", summary="Plan an event again that could not be planned", status_code=202)
 async def replan_event(event_id: UUID, caller: MayWriteMessages, session: SessionDep, request: Request) -> EventOut:
     """For an event whose words could not be made (a template was broken): once that is mended, it is planned again."""
+    # Whoever plans it has locked the account: what is read after this line is what he has decided.
+    await session.execute(LOCK, {"id": event_id})
     row = await existing(session, event_id)
     decisions = orjson.loads(row.decisions) if row.decisions else []
     if any(decision["outcome"] == "planned" for decision in decisions):

@@ -1,5 +1,6 @@
 """The history of one message: creation, attempts, receipts and rare moves, told as one line after the other."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -8,7 +9,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.notifications.states import State
+from app.notifications.states import NEXT, State
 
 CHANGES = sa.text("SELECT at, state, reason, detail FROM message_change WHERE message_id = :id ORDER BY id")
 # The tables below belong to later steps of the pipeline; what is read here is only what they say of this message.
@@ -48,7 +49,7 @@ async def history_of(session: AsyncSession, message_id: UUID, created: datetime)
     if now_sending is not None:
         lines.append(line(now_sending.claimed_at, State.SENDING, None, now_sending.gateway))
     lines.sort(key=lambda entry: entry.at)
-    return lines + [receipt_line(row, lines) for row in receipts]
+    return lines + receipt_lines(receipts, lines[-1].state if lines else State.ACCEPTED, max((row.parts for row in attempts), default=1))
 
 
 def line(at: datetime, state: State, reason: str | None = None, gateway: str | None = None, detail: str | None = None) -> HistoryLine:
@@ -66,6 +67,16 @@ def said_of(row: Any) -> str | None:
     return " ".join(part for part in parts if part) or None
 
 
-def receipt_line(row: Any, lines: list[HistoryLine]) -> HistoryLine:
-    state = State(row.state) if row.state else lines[-1].state if lines else State.ACCEPTED
-    return line(row.at, state, row.reason, row.gateway, f"receipt {row.stat} for part {row.part}, id {row.gateway_message_id}")
+def receipt_lines(receipts: Sequence[Any], state: State, parts: int) -> list[HistoryLine]:
+    """Each receipt with the state of the message from then on: of a long message its last part decides, and what is final stays."""
+    lines, finals = [], dict[int, State]()
+    for row in receipts:
+        told = State(row.state) if row.state else State.ACCEPTED
+        if row.state and finals.get(row.part) != State.DELIVERED:
+            finals[row.part] = told
+        if row.state and parts > 1:
+            bad = [finals[part] for part in sorted(finals) if finals[part] != State.DELIVERED]
+            told = state if len(finals) < parts else bad[0] if bad else State.DELIVERED
+        state = told if told in NEXT[state] else state
+        lines.append(line(row.at, state, row.reason, row.gateway, f"receipt {row.stat} for part {row.part}, id {row.gateway_message_id}"))
+    return lines

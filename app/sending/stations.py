@@ -120,7 +120,7 @@ class BindStation:
         try:
             await self._watch(gateway.revision, slot, lane)
         finally:
-            await lane.stop(GRACE)
+            await self._drain(slot, lane)
             self._lane = None
             metrics.BIND_UP.labels(self._gateway, str(self._number)).set(0)
             with contextlib.suppress(Exception):
@@ -167,6 +167,19 @@ class BindStation:
         )
         return Lane(bind, delivery, flusher)
 
+    async def _drain(self, slot: Slot, lane: Lane) -> None:
+        """End the lane. Until the last answer is in, the slot stays ours: a drain may take longer than the hold."""
+        keeper = asyncio.create_task(self._keep(slot, lane))
+        try:
+            await lane.stop(GRACE)
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+
+    async def _keep(self, slot: Slot, lane: Lane) -> None:
+        while await slot.renew(self._database, status_json(lane.wire.status)):  # type: ignore[arg-type]
+            await asyncio.sleep(RENEW)
+
     def _note(self, status: BindStatus) -> None:
         metrics.BIND_UP.labels(self._gateway, str(self._number)).set(status.state in ("bound", "throttled"))
         if status.state == "throttled":
@@ -182,11 +195,15 @@ class BindStation:
             try:
                 if self._changed.is_set() or time.monotonic() - renewed > RENEW:
                     self._changed.clear()
-                    if not await slot.renew(self._database, status_json(lane.wire.status)):  # type: ignore[arg-type]
+                    # A database that does not answer at all must not keep us bound beyond the end of our hold.
+                    async with asyncio.timeout(max(0.1, slot.until - time.monotonic())):
+                        kept = await slot.renew(self._database, status_json(lane.wire.status))  # type: ignore[arg-type]
+                    if not kept:
                         log.warning("slot_lost", gateway=self._gateway, slot=self._number)
                         return
                     renewed = time.monotonic()
-                gateway = await find_gateway(self._database, self._gateway)
+                async with asyncio.timeout(max(0.1, slot.until - time.monotonic())):
+                    gateway = await find_gateway(self._database, self._gateway)
             except Exception as error:
                 log.warning("slot_not_renewed", gateway=self._gateway, error=type(error).__name__)
                 if time.monotonic() > slot.until:

@@ -9,7 +9,9 @@ PHONE = "+79161234567"
 MAIL = "subscriber@example.org"
 
 
-async def an_account(database: Database, number: str = "100500", *, phones: tuple[str, ...] = (PHONE,), mails: tuple[str, ...] = (), **fields: object) -> Account:
+async def an_account(
+    database: Database, number: str = "100500", *, phones: tuple[str, ...] = (PHONE,), mails: tuple[str, ...] = (), **fields: object
+) -> Account:
     """An active account in Moscow that speaks Russian, reached on these addresses."""
     given = {"number": number, "currency": "RUB", "locale": "ru", "timezone": "Europe/Moscow", "balance": Decimal("100.00")}
     account = Account(**(given | fields))

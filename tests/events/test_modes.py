@@ -156,7 +156,15 @@ async def test_viewer_may_not_tell_events_and_the_body_is_not_looked_at(as_role,
 
 
 async def test_type_that_an_operator_has_just_added_is_known_at_once(api, account):
-    given = {"titles": {"ru": "Игра", "en": "Game"}, "enabled": True, "mandatory": False, "urgent": False, "channels": ["sms"], "ttl_seconds": 3600, "settings": {}}
+    given = {
+        "titles": {"ru": "Игра", "en": "Game"},
+        "enabled": True,
+        "mandatory": False,
+        "urgent": False,
+        "channels": ["sms"],
+        "ttl_seconds": 3600,
+        "settings": {},
+    }
     assert (await post(api, a_payment(type="game.won"))).json()["code"] == "unknown_type"
 
     assert (await api.put("/notification-types/game.won", json=given)).status_code in {200, 201}

@@ -62,7 +62,8 @@ async def eventually(condition: Callable[[], Any], seconds: float = 60, every: f
         found = condition()
         if await found if asyncio.iscoroutine(found) else found:
             return
-        assert time.monotonic() < deadline, "it did not happen in time"
+        if time.monotonic() > deadline:
+            raise AssertionError("it did not happen in time")
         await asyncio.sleep(every)
 
 
@@ -155,7 +156,11 @@ class Stack:
         await self.client.aclose()
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
-            await asyncio.to_thread(self.process.wait, 60)
+            try:
+                await asyncio.to_thread(self.process.wait, 60)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                raise
 
     # -- set-up, over HTTP
 

@@ -26,7 +26,7 @@ async def test_bind_worker_killed_in_the_middle_leaves_at_most_a_window_in_doubt
 
 async def test_plan_worker_killed_between_two_batches_loses_and_doubles_nothing(stack: Stack):
     run = stack.begin("planner killed", SMS_ACCOUNTS[:1000])
-    telling = asyncio.create_task(stack.tell(run, batch=20))
+    telling = asyncio.create_task(stack.tell(run, batch=20, pause=0.04))
     await stack.sent(100)
 
     stack.kill(PLAN)
@@ -37,7 +37,7 @@ async def test_plan_worker_killed_between_two_batches_loses_and_doubles_nothing(
 
 async def test_api_killed_while_it_is_told_has_kept_all_that_it_said_yes_to(stack: Stack):
     run = stack.begin("api killed", SMS_ACCOUNTS[:1000])
-    telling = asyncio.create_task(stack.tell(run, batch=20))
+    telling = asyncio.create_task(stack.tell(run, batch=20, pause=0.04))
     await stack.sent(100)
 
     stack.kill(SERVE)

@@ -36,7 +36,7 @@ async def test_kill_nine_of_the_supervisor_drains_the_others_and_the_next_start_
 
 async def test_power_cut_leaves_at_most_a_window_in_doubt_and_the_next_start_sends_the_rest(stack: Stack):
     run = stack.begin("power cut", SMS_ACCOUNTS[:1000])
-    telling = asyncio.create_task(stack.tell(run, batch=50))
+    telling = asyncio.create_task(stack.tell(run, batch=20, pause=0.04))
     await stack.sent(300)
 
     stack.kill_everything()

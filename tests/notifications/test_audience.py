@@ -33,7 +33,9 @@ PHONE = Reached(uuid4(), "sms", "+79161234567", "", suppressed=False)
 MAIL = Reached(uuid4(), "email", "a@example.org", "", suppressed=False)
 
 
-def chosen(*contacts: Reached, rules: TypeRules | None = RULES, status: str = "active", age: timedelta = timedelta(0), now: datetime = NOON) -> list[Told | Skipped]:
+def chosen(
+    *contacts: Reached, rules: TypeRules | None = RULES, status: str = "active", age: timedelta = timedelta(0), now: datetime = NOON
+) -> list[Told | Skipped]:
     return choose(rules, status, contacts, now - age, MOSCOW, NIGHT, now)
 
 

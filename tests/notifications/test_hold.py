@@ -8,7 +8,8 @@ import sqlalchemy as sa
 import time_machine
 
 from app.core.clock import now
-from app.notifications.hold import Holding
+from app.notifications.hold import Holding, close
+from app.notifications.states import State
 from tests.builders.accounts import PHONE, a_contact, an_account
 from tests.builders.events import a_waiting_event
 from tests.builders.gateways import an_smpp_gateway
@@ -28,7 +29,15 @@ async def a_held_message(database, account, *, due=PAST, **fields):
     event_id = await a_waiting_event(database, account)
     await run(database, "DELETE FROM event_waiting")
     contact = await rows(database, "SELECT id FROM contact WHERE account_id = :id", id=account.id)
-    given = {"event_id": event_id, "contact_id": contact[0].id, "state": "held", "reason": "quiet_hours", "not_before": now() + due, "text": "as planned", "gateway": None}
+    given = {
+        "event_id": event_id,
+        "contact_id": contact[0].id,
+        "state": "held",
+        "reason": "quiet_hours",
+        "not_before": now() + due,
+        "text": "as planned",
+        "gateway": None,
+    }
     return await a_message(database, account, **(given | fields))
 
 
@@ -39,7 +48,10 @@ async def test_due_message_is_queued_in_the_words_published_now(database, holdin
 
     assert await holding.release() == 1
 
-    row = await one(database, "SELECT m.text, m.template_version, m.parts, m.gateway, o.state, o.reason, o.gateway AS via FROM message m JOIN outbox o ON o.message_id = m.id")
+    row = await one(
+        database,
+        "SELECT m.text, m.template_version, m.parts, m.gateway, o.state, o.reason, o.gateway AS via FROM message m JOIN outbox o ON o.message_id = m.id",
+    )
     assert row == ("New: TV", version, 1, "main", "queued", None, "main")
     assert woken == ["smpp:main:0"]
     assert [change.reason for change in await rows(database, "SELECT reason FROM message_change WHERE message_id = :id", id=message)] == ["released"]
@@ -202,9 +214,6 @@ async def test_message_on_the_wire_keeps_its_gateway(database, holding, account)
 
 
 async def test_claim_and_cancel_of_the_same_message_have_one_winner(database, account):
-    from app.notifications.hold import close
-    from app.notifications.states import State
-
     for _ in range(10):
         message = await a_message(database, account)
 

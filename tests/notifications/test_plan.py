@@ -24,7 +24,9 @@ async def decisions(database, event_id):
 
 
 async def messages(database):
-    return await rows(database, "SELECT m.*, o.state AS waits, o.gateway AS via, o.priority, o.send_until FROM message m JOIN outbox o ON o.message_id = m.id ORDER BY m.id")
+    return await rows(
+        database, "SELECT m.*, o.state AS waits, o.gateway AS via, o.priority, o.send_until FROM message m JOIN outbox o ON o.message_id = m.id ORDER BY m.id"
+    )
 
 
 async def test_event_becomes_a_message_for_each_contact_with_its_words_and_gateway(database, planner):

@@ -1,11 +1,14 @@
 """The flusher: everything that the far side said is written, and only then is the far side told so."""
 
 import asyncio
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
+from app.core.db import Database
 from app.sending.flush import Flusher
 from app.sending.outcome import Accepted, Deferred, Refused
 from app.tracking.match import record
@@ -55,15 +58,17 @@ class Away(Exception):
 def fail(desk, times, error):
     """The database fails so many times, and then works. Returns how often it was asked."""
     database, asked = desk.flusher._database, []
-    for name in ("again", "again_atomic"):
 
-        async def work(work, real=getattr(database, name)):
+    def failing(real):
+        async def again(work):
             asked.append(work)
             if len(asked) <= times:
                 raise error
             return await real(work)
 
-        setattr(database, name, work)
+        return again
+
+    database.again, database.again_atomic = failing(database.again), failing(database.again_atomic)
     return asked
 
 
@@ -93,9 +98,7 @@ async def test_receipt_in_the_same_flush_as_its_answer_finds_its_message(databas
 async def test_receipt_is_acknowledged_only_when_it_is_committed(database, desk):
     receipt = a_receipt("17")
     async with database.transaction() as session:
-        from sqlalchemy import text
-
-        await session.execute(text("LOCK TABLE receipt IN EXCLUSIVE MODE"))
+        await session.execute(sa.text("LOCK TABLE receipt IN EXCLUSIVE MODE"))
         desk.flusher.receipt(receipt)
         await asyncio.sleep(0.2)
         assert answer_to(receipt) is None
@@ -174,8 +177,6 @@ async def test_flush_whose_answer_was_lost_is_repeated_without_harm(database, de
         return result
 
     desk.flusher._database.again = again
-    from datetime import timedelta
-
     for message, outcome in zip(batch, (Accepted(("1",)), Refused("refused"), Deferred("busy", timedelta(hours=1))), strict=True):
         desk.flusher.outcome(message, outcome)
     await desk.written()
@@ -199,17 +200,13 @@ async def test_what_gathers_during_a_commit_is_written_together(database, desk, 
 
 
 async def test_end_of_the_process_does_not_cut_a_flush_in_two(database, settings):
-    from app.core.db import Database
-
     own = Database.of(settings)
     desk = Desk(own)
     await a_message(database)
     (message,) = await claim(database, owner=desk.owner)
     task = asyncio.create_task(desk.flusher.run())
     async with database.transaction() as session:
-        from sqlalchemy import text
-
-        await session.execute(text("LOCK TABLE submission IN EXCLUSIVE MODE"))
+        await session.execute(sa.text("LOCK TABLE submission IN EXCLUSIVE MODE"))
         desk.flusher.outcome(message, Accepted(("1",)))
         await asyncio.sleep(0.1)
         task.cancel()

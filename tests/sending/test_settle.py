@@ -224,6 +224,9 @@ async def test_hundreds_of_every_kind_are_settled_together(database, owner):
 
     settled = await write(database, owner, *((one, kinds[number % 6]) for number, one in enumerate(claimed)))
 
-    states = dict(tuple(row) for row in await rows(database, "SELECT coalesce(o.state, m.state), count(*) FROM message m LEFT JOIN outbox o ON o.message_id = m.id GROUP BY 1"))
+    states = dict(
+        tuple(row)
+        for row in await rows(database, "SELECT coalesce(o.state, m.state), count(*) FROM message m LEFT JOIN outbox o ON o.message_id = m.id GROUP BY 1")
+    )
     assert states == {"accepted": 34, "failed": 67, "unknown": 33, "queued": 66}
     assert settled.moved["sms", "main", "service.connected", "failed"] == 67

@@ -146,8 +146,9 @@ async def test_process_that_has_not_been_seen_for_an_hour_is_forgotten(database,
     for age in ("2 hours", "1 minute"):
         await run(
             database,
-            "INSERT INTO worker_process (id, queues, host, started_at, seen_at) VALUES (gen_random_uuid(), :age, 'h', now(), now() - CAST(CAST(:age AS text) AS interval))",
+            "INSERT INTO worker_process (id, queues, host, started_at, seen_at) VALUES (gen_random_uuid(), :age, 'h', now(), now() - CAST(CAST(:ago AS text) AS interval))",
             age=age,
+            ago=age,
         )
 
     await sweeper.look()
