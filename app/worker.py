@@ -42,7 +42,9 @@ from app.tracking.sweeps import Sweeper
 log = structlog.get_logger()
 
 IDLE = 2.0  # seconds between two looks round of the planner
-PACE = 0.015  # seconds between the beginnings of two batches that were not full: under load events gather, and a batch costs the same for many as for few
+# Under load events gather: a batch costs nearly the same for many as for few. Between two that were not full the planner rests at least PACE seconds,
+# and twice as long as the last one took.
+PACE, RESTS = 0.01, 2.0
 FOLLOW = 1.0  # seconds between two looks at the gateways
 ALIVE = 15.0  # seconds between two signs of life
 UNDISTURBED = 15.0  # seconds without a tick of cron after which the sweeps run by themselves
@@ -86,7 +88,7 @@ class PlanStation:
                     began = time.monotonic()
                     planned = await asyncio.shield(asyncio.ensure_future(self._planner.plan()))
                     if planned < BATCH:
-                        await asyncio.sleep(began + PACE - time.monotonic())
+                        await asyncio.sleep(max(PACE, RESTS * (time.monotonic() - began)))
             except Exception as error:
                 log.error("plan_station", exc_info=error)
                 await asyncio.sleep(0.5)

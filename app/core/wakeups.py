@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 CHANNEL = "vestnik:wake"
 BUCKET = 0.2  # seconds: the trailing edge
-PAUSE = 0.01  # seconds between two notices of one process
+PAUSE = 0.02  # seconds between two notices of one process
 PLAN, MAIL, CRON = "plan", "mail", "cron"
 FAULTS = (RedisError, OSError, asyncio.TimeoutError)
 

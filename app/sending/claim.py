@@ -29,7 +29,8 @@ WITH due AS MATERIALIZED (
     WHERE message_id = ANY(ARRAY(SELECT message_id FROM fitting WHERE upto <= :room OR upto = parts))
     RETURNING message_id, parts, priority, not_before, tries, attempts, expires_at
 )
-SELECT m.id, m.type, m.channel, m.address, m.subject, m.text, m.html, mine.parts, m.urgent, mine.tries, mine.attempts, mine.expires_at
+SELECT m.id, m.type, m.channel, m.address, m.subject, m.text, m.html, mine.parts, m.urgent, mine.tries, mine.attempts, mine.expires_at,
+       (SELECT count(*) FROM due) AS due
 FROM mine JOIN message m ON m.id = mine.message_id ORDER BY mine.priority, mine.not_before, mine.message_id
 """)
 UNCLAIM = sa.text("""
@@ -59,6 +60,8 @@ class Claimed:
     claimed_at: datetime
     began: float = 0.0  # monotonic, for the histogram
     room: int = 0  # what the wire counted for it
+    due: int = 0  # how many were due when it was claimed, itself included
+    put_back: bool = False  # its outcome makes it due again
 
 
 async def claim_due(session: Executor, gateway: str, owner: UUID, room: int, now: datetime, lease: timedelta) -> list[Claimed]:

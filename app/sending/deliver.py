@@ -53,14 +53,17 @@ class Delivery:
     ) -> None:
         self._database, self._wire, self._owner, self._policy, self._flusher = database, wire, owner, policy, flusher
         self._ship, self._lease, self._may_claim = ship, lease, may_claim
-        self._poked = asyncio.Event()
+        self._poked = asyncio.Event()  # there may be work
+        self._roomy = asyncio.Event()  # the wire may take more
         self._in_hand: dict[UUID, Claimed] = {}
         self._unwritten: set[UUID] = set()
         self._doubt = False  # a claim's commit was not answered: what did it take?
         self._stopping = False
 
     def poke(self) -> None:
+        """There may be work, or the wire can take some again."""
         self._poked.set()
+        self._roomy.set()
 
     @property
     def at_work(self) -> list[UUID]:
@@ -71,6 +74,7 @@ class Delivery:
         """The wire says what came of a message."""
         claimed = self._in_hand.get(key)
         if claimed is not None:
+            claimed.put_back = isinstance(outcome, Deferred)
             self._flusher.outcome(claimed, outcome)
 
     def done(self, claimed: Claimed, *, written: bool) -> int:
@@ -79,7 +83,9 @@ class Delivery:
             self._unwritten.add(claimed.id)
         elif self._in_hand.get(claimed.id) is claimed:  # and not its next try, which may be out already when the answer to the first commit was lost
             del self._in_hand[claimed.id]
-        self._poked.set()
+        self._roomy.set()
+        if claimed.put_back:
+            self._poked.set()
         return claimed.room
 
     async def run(self) -> None:
@@ -87,23 +93,22 @@ class Delivery:
         while not self._stopping:
             room = self._wire.allowance() if self._may_claim() else 0
             if room <= 0:
-                await self._rest(max(0.001, self._wire.next_chance()))
-            else:
-                began = time.monotonic()
-                if await self._claim(room) == 0:
-                    await self._rest(IDLE)
-                await asyncio.sleep(began + PACE - time.monotonic())
+                await rest(self._roomy, max(0.001, self._wire.next_chance()))
+                continue
+            self._poked.clear()
+            began = time.monotonic()
+            dry = await self._claim(room)
+            took = time.monotonic() - began
+            if dry:  # room alone is no reason to look again
+                await rest(self._poked, IDLE)
+            await asyncio.sleep(max(PACE, took) - (time.monotonic() - began))
 
     def stop(self) -> None:
         self._stopping = True
-        self._poked.set()
+        self.poke()
 
-    async def _rest(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._poked.wait(), seconds)
-        self._poked.clear()
-
-    async def _claim(self, room: int) -> int:
+    async def _claim(self, room: int) -> bool:
+        """Claim and ship; whether that was all that is due."""
         moment = now()
         try:
             # Shielded: a claim that is committed is shipped, or given back by the wire's stop; it does not hang in the air.
@@ -112,9 +117,9 @@ class Delivery:
             self._doubt = True
             log.warning("claim_failed", gateway=self._policy.gateway, error=type(error).__name__, detail=str(error)[:200])
             await asyncio.sleep(BROKEN)
-            return 0
+            return False
 
-    async def _claim_and_ship(self, room: int, moment: datetime) -> int:
+    async def _claim_and_ship(self, room: int, moment: datetime) -> bool:
         async with self._database.atomic() as connection:
             if self._doubt:
                 await unclaim(connection, self._owner, list(self._in_hand))
@@ -129,4 +134,11 @@ class Delivery:
             except Exception as error:  # a mistake of ours; the message gets another attempt, and its neighbours theirs
                 log.error("ship_failed", gateway=self._policy.gateway, message_id=str(claimed.id), exc_info=error)
                 self._flusher.outcome(claimed, Deferred("internal_error", timedelta(seconds=30)))
-        return len(batch)
+        return not batch or batch[0].due == len(batch) < room
+
+
+async def rest(until: asyncio.Event, seconds: float) -> None:
+    """Until the event, or so many seconds; the event is taken."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(until.wait(), seconds)
+    until.clear()

@@ -101,7 +101,7 @@ class Stack:
     def __init__(self, data_dir: Path, smsc: SmscSimulator, mailbox: Mailbox) -> None:
         self.data_dir, self.smsc, self.mailbox = data_dir, smsc, mailbox
         self.port = free_port()
-        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
+        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}/api/v1", timeout=30, trust_env=False)
         self.process: subprocess.Popen[bytes] | None = None
         self.log = data_dir / "up.log"
 
@@ -119,7 +119,7 @@ class Stack:
         assert self.process is not None
         assert self.process.poll() is None, self.log.read_text()
         try:
-            return (await self.client.get("/health/ready")).is_success
+            return (await self.client.get(f"http://127.0.0.1:{self.port}/health/ready")).is_success
         except httpx.HTTPError:
             return False
 
@@ -167,9 +167,10 @@ class Stack:
     async def furnish(self) -> None:
         """A key, the two gateways, the subscribers."""
         command = [sys.executable, "-m", "app.cli", "key", "create", "--name", "flow", "--role", "admin"]
-        made = await asyncio.to_thread(subprocess.run, command, env=os.environ | {"VESTNIK_DATA_DIR": str(self.data_dir)}, capture_output=True, text=True, check=True)
+        made = await asyncio.to_thread(
+            subprocess.run, command, env=os.environ | {"VESTNIK_DATA_DIR": str(self.data_dir)}, capture_output=True, text=True, check=True
+        )
         self.client.headers["Authorization"] = f"Bearer {made.stdout.strip()}"
-        self.client.base_url = f"http://127.0.0.1:{self.port}/api/v1"
         await self.put_gateways()
         lines = "".join(json.dumps(account) + "\n" for account in accounts())
         done = await self.client.post("accounts/import", content=lines, headers={"Content-Type": "application/x-ndjson"})
@@ -259,7 +260,7 @@ class Stack:
         return Run(f"/flow/{name}", list(accounts))
 
     async def sent(self, parts: int) -> None:
-        """Wait until the SMSC has got so many parts."""
+        """Wait until the SMSC has got so many parts: what happens next, happens in the middle."""
         await eventually(lambda: self.smsc.submitted >= parts, every=0.002)
 
 
