@@ -2,20 +2,14 @@
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, SecretStr, TypeAdapter
+from pydantic import Field, SecretStr, TypeAdapter
 
 from app.core.secrets import SecretBox
 from app.gateways.models import Gateway
 from app.gateways.smpp import SmppSettings
 from app.gateways.smtp import SmtpSettings
 
-
-def _no_password(given: Any) -> Any:
-    """`"password": null` clears it, for either kind."""
-    return given | {"password": ""} if isinstance(given, dict) and "password" in given and given["password"] is None else given
-
-
-GatewayIn = Annotated[Annotated[SmppSettings | SmtpSettings, Field(discriminator="kind")], BeforeValidator(_no_password)]
+GatewayIn = Annotated[SmppSettings | SmtpSettings, Field(discriminator="kind")]
 ADAPTER: TypeAdapter[SmppSettings | SmtpSettings] = TypeAdapter(GatewayIn)
 
 

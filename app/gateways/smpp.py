@@ -145,7 +145,12 @@ class SmppSettings(BaseModel):
     port: int = Field(2775, ge=1, le=65_535)
     # SMPP allows 15 and 8 octets; real accounts have up to a hundred, so the length is not checked here.
     system_id: CString = Field(max_length=255)
-    password: Annotated[SecretStr, AfterValidator(lambda value: (_c_octets(value.get_secret_value()), value)[1])] = SecretStr("")
+    # Null clears it.
+    password: Annotated[
+        SecretStr,
+        BeforeValidator(lambda value: "" if value is None else value),
+        AfterValidator(lambda value: (_c_octets(value.get_secret_value()), value)[1]),
+    ] = SecretStr("")
     sender: str | None = Field(None, max_length=20, description="used where a message names none")
     rate_per_second: float | None = Field(None, gt=0, le=100_000, description="parts a second on each bind; null: no limit")
     rate_total: float | None = Field(None, gt=0, le=1_000_000, description="parts a second on all binds together")

@@ -4,7 +4,7 @@ import re
 from typing import Annotated, Any, Literal, Self
 
 from email_validator import EmailNotValidError, validate_email
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StrictBool, StrictInt, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StrictBool, StrictInt, model_validator
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")  # what may end a header or a command line for somebody
 NAME_ADDR = re.compile(r'(?P<name>"(?:[^"\\]|\\.)*"|[^"<>]*)\s*<(?P<address>[^<>]+)>')
@@ -99,7 +99,9 @@ class SmtpSettings(BaseModel):
     host: Annotated[str, AfterValidator(_host)] = Field(min_length=1, max_length=253, description="name or address of the mail server")
     port: StrictInt = Field(587, ge=1, le=65535, description="its port: usually 587 with starttls, 465 with implicit, 25 inside one's own network")
     username: Line = Field("", max_length=320, description="for AUTH; empty: no authentication")
-    password: SecretStr = Field(SecretStr(""), max_length=1000, description="for AUTH; write-only")
+    password: Annotated[SecretStr, BeforeValidator(lambda value: "" if value is None else value)] = Field(
+        SecretStr(""), max_length=1000, description="for AUTH; write-only"
+    )
     tls: Literal["starttls", "implicit", "none"] = Field("starttls", description="never falls back: a server without TLS is an error")
     from_: Annotated[str, AfterValidator(_sender)] = Field(alias="from", max_length=500, description="sender of every letter: `MyISP <noreply@isp.example>`")
     connections: StrictInt = Field(2, ge=1, le=64, description="the most connections open at once")
