@@ -35,7 +35,8 @@ from app.core.secrets import SecretBox
 from app.core.wakeups import CRON, MAIL, PLAN, Wakeups, bind_queue, pack, redis_settings, unpack
 from app.notifications.hold import Holding
 from app.notifications.plan import BATCH, Planner
-from app.sending.stations import BindStation, MailStation
+from app.sending.bind_station import BindStation
+from app.sending.mail_station import MailStation
 from app.tracking.match import record
 from app.tracking.sweeps import Sweeper
 

@@ -16,9 +16,9 @@ from app.core.secrets import SecretBox
 from app.gateways.api import Name, existing
 from app.gateways.models import Gateway
 from app.gateways.settings import smpp_settings, smtp_settings
+from app.sending.bind_station import status_json
 from app.sending.smpp.bind import Bind
 from app.sending.smtp.check import check as check_smtp
-from app.sending.stations import status_json
 
 router = APIRouter(prefix="/gateways", tags=["gateways"], route_class=Guarded)
 

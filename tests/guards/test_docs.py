@@ -253,3 +253,7 @@ def test_every_package_has_its_row_in_the_architecture():
     packages = {path.parent.name for path in (ROOT / "app").glob("*/__init__.py")} - {"simulators", "embedded", "demo", "commands"}
 
     assert packages <= described
+    files = [(code_of(row[0])[0], name) for row in rows(page("architecture.md")) if len(row) == 3 and code_of(row[0])[:1] for name in code_of(row[2])]
+    named_files = [(package, name) for package, name in files if package in packages and re.fullmatch(r"\w+", name)]
+    assert len(named_files) > 30
+    assert [f"{package}/{name}" for package, name in named_files if not (ROOT / "app" / package / f"{name}.py").exists()] == []

@@ -6,9 +6,10 @@ import pytest
 
 from app.core.secrets import SecretBox
 from app.core.wakeups import Wakeups
-from app.sending import stations
+from app.sending import bind_station, mail_station
+from app.sending.bind_station import BindStation
+from app.sending.mail_station import MailStation
 from app.sending.slots import take_slot
-from app.sending.stations import BindStation, MailStation
 from app.simulators.mailbox import Mailbox
 from app.simulators.smsc import SmscSimulator
 from app.tracking.match import record
@@ -19,8 +20,9 @@ from tests.builders.messages import a_message, one, rows, run, state_of
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(stations, "WATCH", 0.1)
-    monkeypatch.setattr(stations, "GRACE", 5.0)
+    for module in (bind_station, mail_station):
+        monkeypatch.setattr(module, "WATCH", 0.1)
+        monkeypatch.setattr(module, "GRACE", 5.0)
 
 
 @pytest.fixture
@@ -158,7 +160,7 @@ async def test_of_two_stations_for_one_slot_one_is_bound(database, run_station, 
 
 
 async def test_station_whose_slot_was_taken_by_another_unbinds(database, run_station, smsc, monkeypatch):
-    monkeypatch.setattr(stations, "RENEW", 0.3)
+    monkeypatch.setattr(bind_station, "RENEW", 0.3)
     await an_smpp_gateway(database, port=smsc.port)
     run_station()
     await until(lambda: smsc.links)
@@ -193,7 +195,7 @@ async def test_stopped_station_settles_what_is_on_the_wire(database, run_station
 
 
 async def test_slot_is_kept_for_as_long_as_a_drain_takes(database, run_station, monkeypatch):
-    monkeypatch.setattr(stations, "RENEW", 0.1)
+    monkeypatch.setattr(bind_station, "RENEW", 0.1)
     async with SmscSimulator(answer_delay=1.5) as slow:
         await an_smpp_gateway(database, port=slow.port)
         await a_message(database)
@@ -268,7 +270,7 @@ async def test_doubt_about_a_claim_of_one_mail_gateway_puts_nothing_of_another_b
 
 
 async def test_lease_of_a_letter_on_the_wire_is_pushed_on_and_that_of_one_that_could_not_be_written_is_not(database, run_station, monkeypatch):
-    monkeypatch.setattr(stations, "MAIL_RENEW", 0.1)
+    monkeypatch.setattr(mail_station, "MAIL_RENEW", 0.1)
     await run(database, "ALTER TABLE submission ADD CONSTRAINT poison CHECK (detail NOT LIKE '%poison%')")
     async with Mailbox(delay=0.4) as slow, Mailbox() as quick:
         quick.refuse("*", "550 poison")

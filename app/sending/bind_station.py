@@ -1,18 +1,15 @@
-"""Stations: what a worker process runs for a queue. A bind station owns one slot of an SMPP gateway; the mail station serves every SMTP gateway.
+"""A bind station: what a worker runs for `smpp:<gateway>:<slot>`.
 
-A station takes over a changed gateway by itself: the old wire is drained and settled, then the new one claims.
+It takes over a changed gateway by itself: the old bind is drained and settled, then the new one claims.
 """
 
 import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
-from uuid import UUID, uuid4
 
-import sqlalchemy as sa
 import structlog
 
 from app.core import metrics
@@ -20,64 +17,21 @@ from app.core.clock import now
 from app.core.db import Database, as_utc
 from app.core.secrets import SecretBox
 from app.gateways.models import Gateway
-from app.gateways.settings import smpp_settings, smtp_settings
+from app.gateways.settings import smpp_settings
 from app.sending.claim import Claimed
 from app.sending.deliver import Delivery
 from app.sending.flush import Flusher, Record
+from app.sending.lane import GRACE, WATCH, Lane, pause
 from app.sending.outcome import Accepted, Outcome, Unknown
 from app.sending.settle import Policy
 from app.sending.slots import RENEW, Slot, take_slot
 from app.sending.smpp.bind import Bind
 from app.sending.smpp.compose import Shipment
 from app.sending.smpp.status import BindStatus
-from app.sending.smtp.mime import Letter
-from app.sending.smtp.pool import Pool
 
 log = structlog.get_logger()
 
-WATCH = 1.0  # seconds between two looks at the gateway's revision
-GRACE = 20.0  # seconds for what is on the wire when a station ends
 LEASE_SPARE = timedelta(seconds=30)
-# A mail server may take ten minutes to answer; the lease is short, and pushed on while this process lives.
-MAIL_LEASE = timedelta(seconds=60)
-MAIL_RENEW = 15.0
-LEASES = sa.text("""
-UPDATE outbox SET lease_until = now() + :lease
-WHERE message_id = ANY(CAST(:ids AS uuid[])) AND claimed_by = ANY(CAST(:owners AS uuid[])) AND state = 'sending'
-""")
-
-
-async def find_gateway(database: Database, name: str) -> Gateway | None:
-    async with database.transaction() as session:
-        return await session.get(Gateway, name)
-
-
-class Lane:
-    """One wire with its claiming loop and its flusher: started together, drained in the order claim, wire, flush."""
-
-    def __init__(self, wire: Bind | Pool, delivery: Delivery, flusher: Flusher) -> None:
-        self.wire, self.delivery, self.flusher = wire, delivery, flusher
-        self._tasks: list[asyncio.Task[None]] = []
-
-    def start(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(part.run()) for part in (self.wire, self.delivery, self.flusher)]
-
-    async def stop(self, grace: float) -> None:
-        """Claim no more; let the wire finish; write what came of it."""
-        until = time.monotonic() + grace
-        self.delivery.stop()
-        await asyncio.wait({self._tasks[1]}, timeout=5)
-        await self.wire.stop(max(1.0, until - time.monotonic() - 3))
-        if not await self.flusher.drained(max(3.0, until - time.monotonic())):
-            log.error("not_all_settled", gateway=self.flusher.policy.gateway)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    @property
-    def is_broken(self) -> bool:
-        return any(task.done() for task in self._tasks)
 
 
 class BindStation:
@@ -239,103 +193,9 @@ def count_status(gateway: str, outcome: Outcome) -> None:
     metrics.STATUS.labels(gateway, code).inc()
 
 
-class MailStation:
-    """Every enabled SMTP gateway, each with a pool of connections of this process. Any number of mail stations may run."""
-
-    def __init__(self, database: Database, secrets: SecretBox) -> None:
-        self._database, self._secrets = database, secrets
-        self._owners: set[UUID] = set()
-        self._lanes: dict[str, tuple[int, Lane]] = {}
-        self._paused: set[str] = set()
-        self._renewed = time.monotonic()
-        self._stopping = asyncio.Event()
-
-    def poke(self) -> None:
-        for _, lane in self._lanes.values():
-            lane.delivery.poke()
-
-    def stop(self) -> None:
-        self._stopping.set()
-
-    async def run(self) -> None:
-        try:
-            while not self._stopping.is_set():
-                try:
-                    await self._follow()
-                    await self._renew()
-                except Exception as error:
-                    log.error("mail_station", exc_info=error)
-                await pause(self._stopping, WATCH)
-        finally:
-            await self._close(list(self._lanes), GRACE)
-
-    async def _renew(self) -> None:
-        """Push on the leases of what is in our hands."""
-        if time.monotonic() - self._renewed > MAIL_RENEW:
-            async with self._database.transaction() as session:
-                ids = [message_id for _, lane in self._lanes.values() for message_id in lane.delivery.at_work]
-                await session.execute(LEASES, {"lease": MAIL_LEASE, "owners": list(self._owners), "ids": ids})
-            self._renewed = time.monotonic()
-
-    async def _follow(self) -> None:
-        """Open a lane for every gateway that wants one, close those that changed or went."""
-        async with self._database.transaction() as session:
-            found = (await session.execute(sa.select(Gateway).where(sa.text("kind = 'smtp' AND enabled")))).scalars().all()
-        wanted = {gateway.name: gateway for gateway in found}
-        self._paused = {gateway.name for gateway in found if gateway.paused}
-        stale = [name for name, (revision, lane) in self._lanes.items() if name not in wanted or wanted[name].revision != revision or lane.is_broken]
-        await self._close(stale, 10.0)
-        for name, gateway in wanted.items():
-            if name not in self._lanes:
-                lane = self._open(gateway)
-                lane.start()
-                self._lanes[name] = (gateway.revision, lane)
-
-    async def _close(self, names: Sequence[str], grace: float) -> None:
-        await asyncio.gather(*(self._lanes.pop(name)[1].stop(grace) for name in names))
-
-    def _open(self, gateway: Gateway) -> Lane:
-        settings = smtp_settings(gateway, self._secrets)
-        profile = settings.profile
-        policy = Policy(
-            gateway=gateway.name,
-            receipt_group=gateway.name,
-            backoff_min=timedelta(seconds=profile.retry_backoff_min),
-            backoff_max=timedelta(seconds=profile.retry_backoff_max),
-            attempts=profile.temp_attempts,
-        )
-        domain = settings.from_.rpartition("@")[2].rstrip("> ")
-
-        def ship(claimed: Claimed) -> int:
-            pool.ship(letter(claimed, settings.from_, domain))
-            return 1
-
-        pool = Pool(settings, on_outcome=lambda sent, outcome: delivery.came(sent.key, outcome), on_change=lambda _: delivery.poke())
-        owner = uuid4()
-        flusher = Flusher(self._database, owner, policy, release=lambda claimed, written: pool.release(delivery.done(claimed, written=written)))
-        delivery = Delivery(self._database, pool, owner, policy, flusher, ship=ship, lease=MAIL_LEASE, may_claim=lambda: gateway.name not in self._paused)
-        self._owners.add(owner)
-        return Lane(pool, delivery, flusher)
-
-
-def letter(claimed: Claimed, sender: str, domain: str) -> Letter:
-    """The message as a letter. The same message has the same Message-ID whenever it is sent (RFC 5322, 3.6.4): a receiver can tell a repetition."""
-    return Letter(
-        key=claimed.id,
-        to=claimed.address,
-        sender=sender,
-        subject=claimed.subject or "",
-        text=claimed.text,
-        html=claimed.html,
-        headers={},
-        message_id=f"<{claimed.id}@{domain}>",
-        date=now(),
-    )
-
-
-async def pause(stopping: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stopping.wait(), seconds)
+async def find_gateway(database: Database, name: str) -> Gateway | None:
+    async with database.transaction() as session:
+        return await session.get(Gateway, name)
 
 
 async def first_of(*events: asyncio.Event) -> None:
