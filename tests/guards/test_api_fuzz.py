@@ -7,7 +7,7 @@ import threading
 import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -37,7 +37,6 @@ CABINET = "/api/v1/me"
 MEANINGFUL = {"subject": "100500", "type": "payment.received", "address": "+79165550001"}
 
 
-
 @schemathesis.serializer("application/x-ndjson")
 def lines(_: schemathesis.SerializationContext, value: Any) -> bytes:
     """An import: the generated object as its one line, or as many lines as a generated array has."""
@@ -53,12 +52,12 @@ schema.config.seed = 1
 class Service:
     """The API on a loopback port, and what is there to be found."""
 
-    url: str
+    client: httpx.Client
     key: str
     token: str
     there: dict[str, str]  # path parameter -> a value that exists
     to_delete: dict[str, str]
-    kept: frozenset[str] = field(default_factory=frozenset)  # values that no DELETE may name
+    kept: str  # the id of our own key, which nothing may revoke
 
     def headers(self, path: str) -> dict[str, str]:
         mine = path == CABINET or path.startswith(f"{CABINET}/")
@@ -79,7 +78,7 @@ class Service:
     def etag(self, path: str) -> str:
         """The version of what a path names, or of the nearest thing above it that has one."""
         while path != "/api/v1":
-            answer = httpx.get(f"{self.url}{path}", headers=self.headers(path), trust_env=False)
+            answer = self.client.get(path, headers=self.headers(path))
             if "etag" in answer.headers:
                 return str(answer.headers["etag"])
             path = path.rpartition("/")[0]
@@ -119,10 +118,15 @@ async def service(servers: tuple[str, str], template: str, tmp_path_factory: pyt
     name = f"fuzz{uuid4().hex}"
     await run_sql(servers[0], f"CREATE DATABASE {name} TEMPLATE {template}")
     given = Settings(
-        _env_file=None, database_url=at(servers[0], name), redis_url=servers[1], data_dir=tmp_path_factory.mktemp("fuzz"), log_level="error", jwt_hs256_secret="s" * 40
+        _env_file=None,
+        database_url=at(servers[0], name),
+        redis_url=servers[1],
+        data_dir=tmp_path_factory.mktemp("fuzz"),
+        log_level="error",
+        jwt_hs256_secret="s" * 40,
     )
     database = Database.of(given)
-    key, row = await furnish_key(database)
+    key, key_id = await furnish_key(database)
     there, to_delete = await furnish(database)
     server = uvicorn.Server(uvicorn.Config(create_app(given), host="127.0.0.1", port=0, loop="asyncio", ws="none", log_config=None, access_log=False))
     thread = threading.Thread(target=server.run, daemon=True)
@@ -131,7 +135,8 @@ async def service(servers: tuple[str, str], template: str, tmp_path_factory: pyt
         assert thread.is_alive()
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    yield Service(f"http://127.0.0.1:{port}", key, cabinet_token(given, "100500"), there, to_delete, frozenset({row}))
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        yield Service(client, key, cabinet_token(given, "100500"), there, to_delete, key_id)
     server.should_exit = True
     thread.join(20)
     await database.close()
@@ -176,7 +181,13 @@ async def furnish(database: Database) -> tuple[dict[str, str], dict[str, str]]:
 )
 def test_the_api_answers_as_its_contract_says(case: schemathesis.Case, service: Service):
     service.aim(case)
-    if case.method == "DELETE" and service.kept & set((case.path_parameters or {}).values()):
+    if service.kept in (case.path_parameters or {}).values():
         return
-    r = case.call_and_validate(base_url=service.url, headers=service.headers(case.operation.path), checks=CHECKS)
-    open("/tmp/v/st.log", "a").write(f"{case.operation.label} {r.status_code} {json.loads(r.content).get('code') if r.status_code >= 400 else ''}\n")
+    case.call_and_validate(base_url=str(service.client.base_url), headers=service.headers(case.operation.path), checks=CHECKS)
+
+
+def test_nothing_of_this_leaves_the_machine():
+    with pytest.raises(OSError, match="loopback"):
+        socket.create_connection(("192.0.2.1", 80), timeout=1)
+    with pytest.raises(socket.gaierror):
+        socket.create_connection(("smsc.example", 80), timeout=1)
