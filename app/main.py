@@ -20,7 +20,7 @@ from app.core import health, http, metrics, openapi
 from app.core.auth import Gatekeeper
 from app.core.config import Settings
 from app.core.db import Database
-from app.core.migrate import head
+from app.core.migrate import head, known_revisions
 from app.core.secrets import SecretBox
 from app.core.wakeups import Wakeups
 from app.desk import erasure, event_view, keys
@@ -70,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.catalogue = catalogue_now
     app.state.intake = intake
     app.state.secrets = SecretBox(settings.secret_keys)
-    app.state.schema_head = head()
+    app.state.schema_head, app.state.schema_known = head(), known_revisions()
     metrics.BUILD.info({"version": version("vestnik")})
 
     app.state.routers = [*((http.API, router) for router in ROUTERS), ("", health.router)]

@@ -14,21 +14,18 @@ if TYPE_CHECKING:
 group = typer.Typer(help="Gateways: load them from a file, and try them.")
 
 # RFC 9110, 13.1.1 would let `*` stand for "whatever is there"; our API wants the version that was read.
-FILE_FORM = "[gateways.NAME] tables with the body of PUT /gateways/NAME, and [[routes]] tables"
+FILE_FORM = "[gateways.NAME] tables with the body of PUT /gateways/NAME"
 
 
 @group.command(epilog="Example: vestnik gateway apply gateways.toml")
 def apply(file: Annotated[Path, typer.Argument(metavar="FILE.toml", help=FILE_FORM)]) -> None:
-    """Make the gateways and routes of a TOML file so; the others stay as they are. Safe to repeat."""
+    """Make the gateways of a TOML file so; the others stay as they are. Safe to repeat: what is so already is left alone."""
     wanted = read_file(file)
 
     async def work() -> None:
         async with own_api(connected_settings(), "vestnik gateway apply") as api:
             for name, body in wanted.get("gateways", {}).items():
                 typer.echo(f"{name}: {await put_gateway(api, name, body)}")
-            if "routes" in wanted:
-                accepted(await api.put("/routes", json=wanted["routes"]), "routes")
-                typer.echo(f"routes: {len(wanted['routes'])}")
 
     run(work())
 
@@ -41,18 +38,21 @@ def read_file(file: Path) -> dict[str, Any]:
         raise BadInput(f"{file}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{file}: {error}") from None
-    unknown = sorted(set(wanted) - {"gateways", "routes"})
-    if unknown or not wanted or not isinstance(wanted.get("gateways", {}), dict) or not isinstance(wanted.get("routes", []), list):
+    unknown = sorted(set(wanted) - {"gateways"})
+    if unknown or not wanted or not isinstance(wanted["gateways"], dict):
         raise BadInput(f"{file}: {f'unknown {unknown[0]!r}; ' if unknown else ''}expected {FILE_FORM}")
     return wanted
 
 
 async def put_gateway(api: "httpx.AsyncClient", name: str, body: dict[str, Any]) -> str:
-    """Create the gateway, or replace the one that is there. Returns which."""
+    """Create the gateway, or change the one that is there where it differs. Returns what was done."""
     there = await api.get(f"/gateways/{name}")
     headers = {"If-Match": there.headers["ETag"]} if there.is_success else {}
-    accepted(await api.put(f"/gateways/{name}", json=body, headers=headers), name)
-    return "updated" if there.is_success else "created"
+    put = await api.put(f"/gateways/{name}", json=body, headers=headers)
+    accepted(put, name)
+    if not there.is_success:
+        return "created"
+    return "unchanged" if put.headers["ETag"] == there.headers["ETag"] else "updated"
 
 
 @group.command(epilog="Example: vestnik gateway check main")

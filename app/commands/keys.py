@@ -25,8 +25,8 @@ def create(
     role: Annotated[RoleName, typer.Option(help="what it may do")],
 ) -> None:
     """Make an API key and print it. It is shown this once: the database keeps its hash alone."""
-    if not 0 < len(name.strip()) <= 200:
-        raise BadInput("--name must have 1 to 200 characters")
+    if not 0 < len(name.strip()) <= 100:
+        raise BadInput("--name must have 1 to 100 characters")
 
     async def work() -> str:
         from app.core.audit import record

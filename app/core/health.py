@@ -1,5 +1,6 @@
 """At the root, without a key: is it alive, is it ready, what does it measure."""
 
+import socket
 from ipaddress import ip_address
 
 import sqlalchemy as sa
@@ -36,7 +37,7 @@ async def live() -> Health:
 @router.get("/health/ready", operation_id="health_ready", summary="The database is reachable and migrated")
 async def ready(request: Request) -> Health:
     try:
-        migrated = await is_migrated(request.app.state.database, request.app.state.schema_head)
+        migrated = await is_migrated(request.app.state.database, request.app.state.schema_head, request.app.state.schema_known)
     except Exception as error:
         raise Unavailable("The database is not reachable.", code="database_unreachable") from error
     if not migrated:
@@ -68,5 +69,6 @@ async def targets(request: Request, session: SessionDep) -> list[Targets]:
     alive = sa.select(WorkerProcess).where(sa.text("seen_at > now() - make_interval(secs => :s) AND metrics_port IS NOT NULL").bindparams(s=ALIVE_SECONDS))
     rows = (await session.execute(alive.order_by(sa.column("queues")))).scalars()
     settings = request.app.state.settings
-    own = Targets(targets=[f"{settings.http_host}:{settings.http_port}"], labels={"process": "serve"})
+    host = socket.gethostname() if settings.http_host in {"0.0.0.0", "::"} else settings.http_host  # noqa: S104 - compared, not bound
+    own = Targets(targets=[f"{host}:{settings.http_port}"], labels={"process": "serve"})
     return [own, *(Targets(targets=[f"{row.host}:{row.metrics_port}"], labels={"process": row.queues}) for row in rows)]

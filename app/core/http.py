@@ -117,7 +117,7 @@ class Door:
             metrics.HTTP_SECONDS.labels(route).observe(time.perf_counter() - began)
 
     async def _answer_express(self, guard: RequiresScope, answer: Express, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Response:
-        scope["route"] = _Named(scope["path"])
+        scope["route"] = _Named(scope["path"].removeprefix(API))
         try:
             guard.check(scope["caller"])
             body = await read_body(self._bounded(scope, headers, receive))

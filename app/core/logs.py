@@ -66,7 +66,9 @@ def configure_logs(level: str = "info", form: Literal["json", "text"] = "json") 
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=last, foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared]))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(processor=last, foreign_pre_chain=[structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder(), *shared])
+    )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(getattr(logging, level.upper()))

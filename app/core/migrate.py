@@ -50,6 +50,13 @@ async def migrate(url: str) -> None:
         await database.close()
 
 
-async def is_migrated(database: Database, wanted: str) -> bool:
+def known_revisions() -> frozenset[str]:
+    """Every revision that this code knows."""
+    return frozenset(script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions())
+
+
+async def is_migrated(database: Database, wanted: str, known: frozenset[str]) -> bool:
+    """The schema is that of this code, or a newer one: while a fleet is upgraded, the processes of the old version serve on."""
     async with database.engine.connect() as connection:
-        return bool(await connection.run_sync(lambda c: MigrationContext.configure(c).get_current_revision()) == wanted)
+        found = await connection.run_sync(lambda c: MigrationContext.configure(c).get_current_revision())
+    return found == wanted or (found is not None and found not in known)

@@ -107,6 +107,7 @@ async def apply(
     if guarded:
         require_match(if_match, gateway.revision)
     says_password = "password" in given.model_fields_set
+    new_password = says_password and (password or "") != (secrets.open(gateway.secret) if gateway.secret is not None else "")
     moved = [field for field in DESTINATION if gateway.settings.get(field) != settings.get(field)]
     if moved and gateway.secret is not None and not says_password:
         raise field_invalid(
@@ -114,10 +115,10 @@ async def apply(
         )
     changes: dict[str, Any] = {key: [gateway.settings.get(key), value] for key, value in settings.items() if gateway.settings.get(key) != value}
     changes |= {"enabled": [gateway.enabled, given.enabled]} if gateway.enabled != given.enabled else {}
-    changes |= {"password": "changed"} if says_password else {}
+    changes |= {"password": "changed"} if new_password else {}
     if changes:
         gateway.kind, gateway.settings, gateway.enabled = given.kind, settings, given.enabled
-        gateway.secret = sealed if says_password else gateway.secret
+        gateway.secret = sealed if new_password else gateway.secret
         gateway.revision, gateway.updated_at = gateway.revision + 1, now()
         await audit.record(session, caller, "gateway.update", f"gateway:{name}", changes)
         await session.flush()

@@ -84,7 +84,7 @@ class Profile(BaseModel):
     )
     long_messages: Literal["udh8", "udh16", "sar", "payload"] = Field("udh8", description="how the parts of a long message are tied together")
     max_parts: int = Field(10, ge=1, le=255, description="a message of more parts is refused")
-    user_message_reference: bool = Field(True, description="send TLV 0x0204: where receipts echo it, they identify a submit whose answer was lost")
+    user_message_reference: bool = Field(True, description="send TLV 0x0204, a reference of the message that some SMSCs echo in receipts")
 
     # Addresses
     source_ton: Octet | None = Field(None, description="left out: by the form of the sender")

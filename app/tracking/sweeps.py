@@ -1,6 +1,7 @@
 """Sweeps: what no event will ever come for. Leases that ended, receipts that waited, processes that are gone; and a look at the queues."""
 
 from datetime import timedelta
+from typing import Any
 
 import sqlalchemy as sa
 import structlog
@@ -20,7 +21,7 @@ BATCH = 500
 PARKED_FOR = timedelta(minutes=10)
 
 ENDED = sa.text("""
-SELECT o.message_id, o.channel, o.gateway, o.claimed_by, o.tries, m.type, EXISTS (
+SELECT o.message_id, o.channel, o.gateway, o.claimed_at, m.type, EXISTS (
     SELECT FROM message_change c WHERE c.message_id = o.message_id AND c.reason = 'lease_ended'
 ) AS again
 FROM outbox o JOIN message m ON m.id = o.message_id
@@ -67,7 +68,8 @@ class Sweeper:
             doubt = [row for row in rows if row not in again]
             await session.execute(DOUBT, {"ids": [row.message_id for row in doubt], "now": moment})
             await session.execute(ONCE_MORE, {"ids": [row.message_id for row in again], "now": moment})
-            changes = [(new_id(), row.message_id, moment, State.UNKNOWN.value, "no_answer", "the worker ended before an answer came") for row in doubt]
+            changes: list[tuple[Any, ...]] = [(new_id(), row.message_id, row.claimed_at, State.SENDING.value, None, f"on {row.gateway}") for row in rows]
+            changes += [(new_id(), row.message_id, moment, State.UNKNOWN.value, "no_answer", "the worker ended before an answer came") for row in doubt]
             changes += [(new_id(), row.message_id, moment, State.QUEUED.value, "lease_ended", "sent again with the same Message-ID") for row in again]
             await CHANGES.run(session, changes)
         for row in doubt:

@@ -187,7 +187,7 @@ def test_the_api_answers_as_its_contract_says(case: schemathesis.Case, service: 
 
 
 def test_nothing_of_this_leaves_the_machine():
-    with pytest.raises(OSError, match="loopback"):
-        socket.create_connection(("192.0.2.1", 80), timeout=1)
+    with socket.socket() as outward, pytest.raises(OSError, match="loopback"):
+        outward.connect(("192.0.2.1", 80))
     with pytest.raises(socket.gaierror):
         socket.create_connection(("smsc.example", 80), timeout=1)
