@@ -16,10 +16,11 @@ from app.accounts import api as accounts
 from app.accounts import cabinet
 from app.catalogue import api as catalogue
 from app.catalogue.registry import Catalogue
-from app.core import health, http, metrics, openapi
+from app.core import health, http, metrics, openapi, problems
 from app.core.auth import Gatekeeper
 from app.core.config import Settings
 from app.core.db import Database
+from app.core.door import Service
 from app.core.migrate import head, known_revisions
 from app.core.secrets import SecretBox
 from app.core.wakeups import Wakeups
@@ -61,7 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
         await wakeups.close()
         await database.close()
 
-    app = http.Service(title="Vestnik", version=version("vestnik"), lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = Service(title="Vestnik", version=version("vestnik"), lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.settings = settings
     app.state.express = {("POST", f"{http.API}/events"): (events.WRITES_EVENTS, partial(events.take, intake))}
     app.state.database = database
@@ -76,7 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.routers = [*((http.API, router) for router in ROUTERS), ("", health.router)]
     for prefix, router in app.state.routers:
         app.include_router(router, prefix=prefix)
-    http.install(app)
+    problems.install(app)
     if settings.cors_origins:
         origins = [origin.strip() for origin in settings.cors_origins.split(",")]
         app.add_middleware(

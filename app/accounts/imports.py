@@ -15,7 +15,8 @@ from app.accounts.snapshots import Snapshot, snapshot
 from app.core.config import Settings
 from app.core.db import Database
 from app.core.errors import Invalid
-from app.core.http import has_nul, invalid_from
+from app.core.http import has_nul
+from app.core.problems import invalid_from
 
 LINE_OCTETS = 64 << 10
 CHUNK_LINES = 5_000

@@ -17,9 +17,10 @@ from app.core.auth import MayReadTemplates, MayWriteTemplates
 from app.core.clock import now
 from app.core.db import SessionDep
 from app.core.errors import Conflict, FieldError, Invalid, NotFound, StaleVersion, field_invalid
-from app.core.http import Guarded, as_field_error
+from app.core.http import Guarded
 from app.core.page import Page, Paging, encode_cursor
 from app.core.preconditions import IfMatch, etag, require_match
+from app.core.problems import as_field_error
 
 router = APIRouter(prefix="/notification-types", tags=["notification types"], route_class=Guarded)
 

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from app.accounts.shapes import AccountIn, AccountLine
 from app.accounts.snapshots import snapshot
 from app.core.errors import Invalid
-from app.core.http import invalid_from
+from app.core.problems import invalid_from
 
 
 def faults(body):

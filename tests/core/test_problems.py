@@ -6,8 +6,9 @@ from fastapi import APIRouter
 from app.core import errors
 from app.core.auth import Gatekeeper, MayReadAccounts
 from app.core.db import Database
+from app.core.door import BODY_LIMIT
 from app.core.errors import AppError, ConfigurationError
-from app.core.http import BODY_LIMIT, Guarded, parse_json
+from app.core.http import Guarded, parse_json
 
 JSON = {"Content-Type": "application/json"}
 KEYS = {"type", "title", "status", "detail", "code", "errors", "request_id"}

@@ -74,7 +74,7 @@ class Run:
     source: str
     told: list[str]
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
-    statuses: list[int] = field(default_factory=list)  # of everything that was answered
+    statuses: list[int] = field(default_factory=list)  # of every request that was answered
     unanswered: int = 0  # requests that ended without an answer
     is_planned: bool = False
 
@@ -259,6 +259,10 @@ class Stack:
         self.mailbox.letters.clear()
         return Run(f"/flow/{name}", list(accounts))
 
+    async def taken(self, run: Run, batches: int) -> None:
+        """Wait until so many requests of a run that is being told were answered."""
+        await eventually(lambda: len(run.statuses) >= batches, every=0.002)
+
     async def sent(self, parts: int) -> None:
         """Wait until the SMSC has got so many parts: what happens next, happens in the middle."""
         await eventually(lambda: self.smsc.submitted >= parts, every=0.002)
@@ -281,4 +285,4 @@ async def running() -> AsyncIterator[Stack]:
             yield stack
         finally:
             await stack.close()
-    shutil.rmtree(data_dir, ignore_errors=True)
+            shutil.rmtree(data_dir, ignore_errors=True)

@@ -30,7 +30,7 @@ async def test_bind_and_mail_workers_killed_leave_a_window_of_sms_in_doubt_and_s
 async def test_plan_worker_killed_between_two_batches_loses_and_doubles_nothing(stack: Stack):
     run = stack.begin("planner killed", SMS_ACCOUNTS[:1000])
     telling = asyncio.create_task(stack.tell(run, batch=20, pause=0.04))
-    await stack.sent(100)
+    await stack.taken(run, 10)
 
     stack.kill(PLAN)
 
@@ -41,7 +41,7 @@ async def test_plan_worker_killed_between_two_batches_loses_and_doubles_nothing(
 async def test_api_killed_while_it_is_told_has_kept_all_that_it_said_yes_to(stack: Stack):
     run = stack.begin("api killed", SMS_ACCOUNTS[:1000])
     telling = asyncio.create_task(stack.tell(run, batch=20, pause=0.04))
-    await stack.sent(100)
+    await stack.taken(run, 10)
 
     stack.kill(SERVE)
 
