@@ -68,7 +68,13 @@ async def settings(servers: tuple[str, str], template: str, tmp_path: Path) -> A
     name = f"t{uuid4().hex}"
     await run_sql(servers[0], f"CREATE DATABASE {name} TEMPLATE {template}")
     yield Settings(
-        _env_file=None, database_url=at(servers[0], name), redis_url=servers[1], data_dir=tmp_path, log_level="warning", quiet_hours="00:00-00:00", jwt_hs256_secret="s" * 40
+        _env_file=None,
+        database_url=at(servers[0], name),
+        redis_url=servers[1],
+        data_dir=tmp_path,
+        log_level="warning",
+        quiet_hours="00:00-00:00",
+        jwt_hs256_secret="s" * 40,
     )
     await run_sql(servers[0], f"DROP DATABASE {name} WITH (FORCE)")
 

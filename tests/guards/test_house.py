@@ -108,7 +108,9 @@ async def test_the_schema_knows_exactly_the_states_of_the_table(database):
 
 async def test_audit_records_can_neither_be_changed_nor_deleted(database):
     async with database.transaction() as session:
-        await session.execute(sa.text("INSERT INTO audit_record (id, at, actor, action, object, changes) VALUES (gen_random_uuid(), now(), 'test', 'x', 'y', '{}')"))
+        await session.execute(
+            sa.text("INSERT INTO audit_record (id, at, actor, action, object, changes) VALUES (gen_random_uuid(), now(), 'test', 'x', 'y', '{}')")
+        )
 
     for statement in ("UPDATE audit_record SET actor = 'nobody'", "DELETE FROM audit_record", "TRUNCATE audit_record"):
         with pytest.raises(sa.exc.DBAPIError, match="only ever added"):
