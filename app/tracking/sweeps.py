@@ -21,7 +21,7 @@ BATCH = 500
 PARKED_FOR = timedelta(minutes=10)
 
 ENDED = sa.text("""
-SELECT o.message_id, o.channel, o.gateway, o.claimed_at, m.type, EXISTS (
+SELECT o.message_id, o.channel, o.gateway, coalesce(o.claimed_at, now()) AS claimed_at, m.type, EXISTS (
     SELECT FROM message_change c WHERE c.message_id = o.message_id AND c.reason = 'lease_ended'
 ) AS again
 FROM outbox o JOIN message m ON m.id = o.message_id

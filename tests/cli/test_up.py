@@ -98,10 +98,14 @@ def test_gateway_file_may_be_applied_twice_and_a_wrong_one_names_the_field(up, t
     good.write_text('[gateways.file-mail]\nkind = "smtp"\nhost = "127.0.0.1"\nport = 2525\ntls = "none"\nfrom = "a@example.org"\nenabled = false\n')
     wrong.write_text(good.read_text().replace("2525", "70000"))
 
-    first, second, refused = (up.vestnik("gateway", "apply", str(file)) for file in (good, good, wrong))
+    changed = tmp_path / "changed.toml"
+    changed.write_text(good.read_text().replace("2525", "2526"))
+
+    first, second, third, refused = (up.vestnik("gateway", "apply", str(file)) for file in (good, good, changed, wrong))
 
     assert (first.returncode, first.stdout) == (0, "file-mail: created\n"), first.stderr
-    assert (second.returncode, second.stdout) == (0, "file-mail: updated\n")
+    assert (second.returncode, second.stdout) == (0, "file-mail: unchanged\n")
+    assert (third.returncode, third.stdout) == (0, "file-mail: updated\n")
     assert refused.returncode == 2
     assert "port" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
