@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 
@@ -50,15 +51,16 @@ def slow_receipts(stack: Stack, messages: int) -> dict[str, Any]:
 
 
 def latency(stack: Stack, messages: int) -> dict[str, Any]:
-    """From the event's commit to its submit_sm, at a hundred events a second: milliseconds at the median and at 99 %."""
+    """From the event's arrival to the claim that its submit_sm follows at once, at a hundred events a second: milliseconds at the median and at 99 %."""
     figures = sms(stack, min(messages, 2000), size=0, connections=8, rate=100)
     taken = []
     for message in _all(stack, figures["gateway"])[:1000]:
         history = stack.api.get(f"/messages/{message['id']}").json()["history"]
         times = {line["state"]: _seconds(line["at"]) for line in history}
-        taken.append((times["sending"] - times["queued"]) * 1000)
+        arrived = (UUID(message["event_id"]).int >> 80) / 1000  # RFC 9562, 5.7: the first 48 bits of its id are Unix milliseconds
+        taken.append((times["sending"] - arrived) * 1000)
     taken.sort()
-    return figures | {"plan_to_claim_ms_p50": round(taken[len(taken) // 2], 1), "plan_to_claim_ms_p99": round(taken[len(taken) * 99 // 100], 1)}
+    return figures | {"event_to_claim_ms_p50": round(taken[len(taken) // 2], 1), "event_to_claim_ms_p99": round(taken[len(taken) * 99 // 100], 1)}
 
 
 def email(stack: Stack, messages: int) -> dict[str, Any]:

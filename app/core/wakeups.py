@@ -32,8 +32,8 @@ def bind_queue(gateway: str, slot: int) -> str:
 
 
 def pack(value: Any) -> bytes:
-    """arq's jobs as JSON: the default is pickle, and whoever can write to Redis could then run code here."""
-    return orjson.dumps(value)
+    """arq's jobs as JSON: the default is pickle, and whoever can write to Redis could then run code here. An exception becomes its text."""
+    return orjson.dumps(value, default=str)
 
 
 def unpack(octets: bytes) -> Any:
