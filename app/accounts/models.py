@@ -89,3 +89,36 @@ class PlannedCharge(SQLModel, table=True):
     end_on: date | None = None
     posted_through: date | None = None
     announce: bool = True
+
+
+class Suppression(SQLModel, table=True):
+    """An address that is not written to, whoever's contact it is: a STOP by SMS, a complaint, an operator's decision."""
+
+    __tablename__ = "suppression"
+    __table_args__ = (one_of("channel", "sms", "email"),)
+
+    channel: str = Field(primary_key=True, max_length=8)
+    address: str = Field(primary_key=True, max_length=320)
+    reason: str = Field(max_length=64)
+    detail: str = Field(default="", max_length=500)
+    by: str = Field(max_length=100)
+    at: datetime = moment(default_factory=now)
+    until: datetime | None = moment(default=None)
+
+
+class Consent(SQLModel, table=True):
+    """An act by which somebody allowed or refused to be written to: who, when and how. Only ever added."""
+
+    __tablename__ = "consent"
+    __table_args__ = (sa.Index("ix_consent_address", "address"), one_of("channel", "sms", "email"))
+
+    id: UUID = Field(default_factory=new_id, primary_key=True)
+    account_id: UUID | None = Field(default=None, index=True)
+    channel: str = Field(max_length=8)
+    address: str = Field(max_length=320)
+    act: str = Field(max_length=16)
+    via: str = Field(max_length=32)
+    by: str = Field(max_length=100)
+    text_version: str | None = Field(default=None, max_length=64)
+    detail: str = Field(default="", max_length=500)
+    at: datetime = moment(default_factory=now)

@@ -18,8 +18,9 @@ from app.core.page import Page, Paging, encode_cursor
 from app.core.preconditions import IfMatch, etag, require_match
 from app.core.secrets import SecretBox
 from app.gateways.models import Gateway
+from app.gateways.profile import Profile
 from app.gateways.settings import GatewayIn, stored
-from app.gateways.smpp import Profile, SmppSettings
+from app.gateways.smpp import SmppSettings
 from app.gateways.smtp import SmtpProfile, SmtpSettings
 
 router = APIRouter(prefix="/gateways", tags=["gateways"], route_class=Guarded)

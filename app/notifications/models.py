@@ -1,6 +1,7 @@
 """Who is told, how and when: the decision, the message, the outbox, and the moves worth remembering."""
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -32,6 +33,8 @@ class Message(SQLModel, table=True):
     __table_args__ = (
         sa.Index("ix_message_account_id_id", "account_id", "id"),
         sa.Index("ix_message_address", "address"),
+        # Who waits for a receipt in vain: a summary by page, next to free.
+        sa.Index("ix_message_expires_at", "expires_at", postgresql_using="brin", postgresql_with={"pages_per_range": "32", "autosummarize": "on"}),
         one_of("channel", "sms", "email"),
         one_of("state", *State),
         {"postgresql_with": {"fillfactor": "70"}},
@@ -48,6 +51,9 @@ class Message(SQLModel, table=True):
     template_id: UUID | None = None
     template_version: int | None = None
     gateway: str | None = Field(default=None, max_length=64)
+    route: str | None = Field(default=None, max_length=64)
+    sender: str | None = Field(default=None, max_length=20)
+    price: Decimal | None = Field(default=None, sa_type=sa.Numeric(12, 4))  # of a part, when the gateway was chosen
     state: str = Field(max_length=16)
     reason: str | None = Field(default=None, max_length=64)
     urgent: bool = False
@@ -68,7 +74,8 @@ class Outbox(SQLModel, table=True):
     __tablename__ = "outbox"
     __table_args__ = (
         sa.Index("ix_outbox_claim", "gateway", "priority", "not_before", "message_id", postgresql_where=sa.text("state = 'queued'")),
-        sa.Index("ix_outbox_held", "not_before", postgresql_where=sa.text("state = 'held'")),
+        sa.Index("ix_outbox_held", "not_before", postgresql_where=sa.text("state = 'held' AND stopped_at IS NULL")),
+        sa.Index("ix_outbox_stopped", "stopped_at", postgresql_where=sa.text("stopped_at IS NOT NULL")),
         sa.Index("ix_outbox_lease", "lease_until", postgresql_where=sa.text("state = 'sending'")),
         one_of("state", *sorted(IN_OUTBOX)),
         {
@@ -96,6 +103,8 @@ class Outbox(SQLModel, table=True):
     claimed_by: UUID | None = None
     claimed_at: datetime | None = moment(default=None)
     lease_until: datetime | None = moment(default=None)
+    resent: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})  # its one second try after silence is spent
+    stopped_at: datetime | None = moment(default=None)  # held by a stop since
 
 
 class MessageChange(SQLModel, table=True):
@@ -109,3 +118,17 @@ class MessageChange(SQLModel, table=True):
     state: str = Field(max_length=16)
     reason: str | None = Field(default=None, max_length=64)
     detail: str | None = Field(default=None, max_length=500)
+
+
+class Stop(SQLModel, table=True):
+    """The stop switch: while it stands, everything, one type, or one gateway is held. Nothing is dropped."""
+
+    __tablename__ = "stop"
+    __table_args__ = (sa.UniqueConstraint("scope", "name"), one_of("scope", "all", "type", "gateway"))
+
+    id: UUID = Field(primary_key=True)
+    scope: str = Field(max_length=8)
+    name: str = Field(default="", max_length=100)
+    reason: str = Field(default="", max_length=300)
+    by: str = Field(max_length=100)
+    at: datetime = moment()

@@ -6,15 +6,15 @@ from typing import Literal
 from app.sms import gsm
 
 Encoding = Literal["GSM7", "UCS2"]
-LongMessages = Literal["udh8", "udh16", "sar", "payload"]
+LongMessages = Literal["udh8", "udh16", "sar", "payload", "refuse"]
 
 # A short message has 140 octets: 160 septets or 70 UTF-16 units (3GPP TS 23.040, 9.2.3.16).
 SINGLE = {"GSM7": 160, "UCS2": 70}
 # The joining header takes six octets of every part with an 8-bit reference, seven with a 16-bit one (TS 23.040, 9.2.3.24.1 and .8).
 # SAR parameters and message_payload are cut by the SMSC with an 8-bit header before they go on the air, so they count like udh8.
 JOINED: dict[Encoding, dict[LongMessages, int]] = {
-    "GSM7": {"udh8": 153, "udh16": 152, "sar": 153, "payload": 153},
-    "UCS2": {"udh8": 67, "udh16": 66, "sar": 67, "payload": 67},
+    "GSM7": {"udh8": 153, "udh16": 152, "sar": 153, "payload": 153, "refuse": 153},
+    "UCS2": {"udh8": 67, "udh16": 66, "sar": 67, "payload": 67, "refuse": 67},
 }
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from app.core.db import moment, one_of
+from app.core.db import long_text, moment, one_of
 
 
 class Receipt(SQLModel, table=True):
@@ -30,4 +30,51 @@ class Receipt(SQLModel, table=True):
     stat: str = Field(max_length=32)
     state: str | None = Field(default=None, max_length=16)  # the message state that it stands for; none: on the way
     reason: str | None = Field(default=None, max_length=64)
+    error: str | None = Field(default=None, max_length=32)  # err or network_error_code as it came
     raw: bytes
+
+
+class InboundMessage(SQLModel, table=True):
+    """An SMS from a subscriber, joined from its parts. `action` says what it did: `stop`, `start`, or nothing."""
+
+    __tablename__ = "inbound_message"
+    __table_args__ = (sa.Index("ix_inbound_message_source", "source"),)
+
+    id: UUID = Field(primary_key=True)
+    at: datetime = moment()
+    gateway: str = Field(max_length=64)
+    source: str = Field(max_length=32)
+    destination: str = Field(max_length=32)
+    text: str = long_text()
+    encoding: str = Field(max_length=16)
+    parts: int = Field(sa_type=sa.SmallInteger)
+    is_complete: bool = True
+    action: str | None = Field(default=None, max_length=16)
+    raw: bytes
+
+
+class InboundPart(SQLModel, table=True):
+    """A part of an SMS that waits for the others."""
+
+    __tablename__ = "inbound_part"
+
+    receipt_group: str = Field(primary_key=True, max_length=64)
+    source: str = Field(primary_key=True, max_length=32)
+    destination: str = Field(primary_key=True, max_length=32)
+    reference: int = Field(primary_key=True)
+    total: int = Field(primary_key=True, sa_type=sa.SmallInteger)
+    number: int = Field(primary_key=True, sa_type=sa.SmallInteger)
+    gateway: str = Field(max_length=64)
+    at: datetime = moment(index=True)
+    data_coding: int = Field(sa_type=sa.SmallInteger)
+    payload: bytes
+    raw: bytes
+
+
+class SweepMark(SQLModel, table=True):
+    """How far a sweep that goes through time has come."""
+
+    __tablename__ = "sweep_mark"
+
+    name: str = Field(primary_key=True, max_length=100)
+    upto: datetime = moment()

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from app.core.clock import now
 from app.core.db import Database
-from app.gateways.smpp import Profile
+from app.gateways.profile import Profile
 from app.sending.models import Submission
 from app.sending.smpp.receipts import Receipt, ReceiptReader
 from app.simulators.smsc_wire import receipt_body

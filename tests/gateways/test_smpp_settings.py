@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from app.gateways.smpp import Profile, SmppSettings
+from app.gateways.profile import Profile
+from app.gateways.smpp import SmppSettings
 
 BODY = {"kind": "smpp", "host": "127.0.0.1", "port": 2775, "system_id": "isp", "password": "secret", "sender": "MyISP"}
 

@@ -16,7 +16,7 @@ from app.cli import cli
 from app.core import metrics
 from app.core.auth import SCOPES
 from app.core.config import Settings
-from app.gateways.smpp import Profile
+from app.gateways.profile import Profile
 from app.gateways.smtp import SmtpProfile
 from app.notifications.states import NEXT, State
 from app.rendering.filters import FILTERS, TESTS

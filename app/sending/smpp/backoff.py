@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from aiosmpplib.retrytimer import AbstractRetryTimer
 
-from app.gateways.smpp import Profile
+from app.gateways.profile import Profile
 
 
 class Backoff(AbstractRetryTimer):  # type: ignore[misc]  # the library has no types

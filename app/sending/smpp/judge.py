@@ -4,7 +4,7 @@ from collections import deque
 from datetime import timedelta
 from typing import Literal
 
-from app.gateways.smpp import Profile
+from app.gateways.profile import Profile
 from app.sending.outcome import Deferred, Refused
 from app.sending.smpp import statuses
 from app.sending.smpp.compose import Shipment

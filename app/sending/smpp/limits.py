@@ -3,7 +3,7 @@
 import math
 from datetime import timedelta
 
-from app.gateways.smpp import Profile
+from app.gateways.profile import Profile
 
 # A timer that fires late may catch up by so much. It is shorter than the gap between two parts (up to 100 a second) or a hundredth of
 # a second's allowance, so that no second carries more than the rate and one part (or one per cent).

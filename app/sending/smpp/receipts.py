@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Literal
 
-from app.gateways.smpp import MessageIdBase, Profile
+from app.gateways.profile import MessageIdBase, Profile
 from app.sending.smpp import pdu
 
 ReceiptState = Literal["delivered", "undelivered", "expired"]

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
-from app.gateways.smpp import Profile, StatusAction
+from app.gateways.profile import Profile, StatusAction
 
 OK = 0x00
 INVCMDLEN = 0x02
@@ -128,6 +129,6 @@ def judge(profile: Profile) -> Callable[[int], Verdict]:
     patient = Verdict("TEMP", profile.temp_attempts)
     verdicts |= dict.fromkeys(_TEMP, patient)
     for key, override in profile.status_overrides.items():
-        verdicts[int(key, 16)] = patient if override == "TEMP" else Verdict(override)
+        verdicts[int(key, 16)] = patient if override.startswith("TEMP") else Verdict(cast("StatusAction", override))
     shy = Verdict("TEMP", SHY)
     return lambda status: verdicts.get(status, shy)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.gateways.smpp import Profile
+from app.gateways.profile import Profile
 from app.sending.smpp.limits import Bucket, Throttle
 
 rates = st.floats(0.05, 3000)

@@ -3,7 +3,7 @@
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.gateways.smpp import Profile
+from app.gateways.profile import Profile
 from app.sending.smpp import pdu
 from app.sending.smpp.receipts import ReceiptReader, normaliser
 from app.simulators import smsc_wire as wire

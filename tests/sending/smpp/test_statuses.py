@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 from aiosmpplib import SmppCommandStatus
 
-from app.gateways.smpp import Profile
+from app.gateways.profile import Profile
 from app.sending.smpp import statuses
 from app.sending.smpp.compose import Shipment
 from app.sending.smpp.judge import Judge
