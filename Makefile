@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet
 
-.PHONY: help setup run demo test check bench openapi lock clean
+.PHONY: help setup run demo test check bench soak openapi lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ check: $(STAMP) ## formatting, lint, types, import order, OpenAPI drift, then th
 
 bench: $(STAMP) ## whole-path and per-stage benchmarks, one JSON line each; BENCH_MESSAGES and BENCH_ACCOUNTS set the size
 	@$(BIN)/python -m benchmarks
+
+soak: $(STAMP) ## many messages through far ends that drop, throttle, delay, reorder and lie; SOAK_MESSAGES sets how many
+	@$(BIN)/python -m benchmarks.soak
 
 openapi: $(STAMP) ## write openapi/vestnik.json from the code
 	@mkdir -p openapi && $(BIN)/vestnik openapi > openapi/.new && mv openapi/.new openapi/vestnik.json

@@ -13,7 +13,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import Response
 
 from app.accounts import api as accounts
-from app.accounts import cabinet
+from app.accounts import cabinet, consents_api
 from app.catalogue import api as catalogue
 from app.catalogue.registry import Catalogue
 from app.core import health, http, metrics, openapi, problems
@@ -24,24 +24,37 @@ from app.core.door import Service
 from app.core.migrate import head, known_revisions
 from app.core.secrets import SecretBox
 from app.core.wakeups import Wakeups
-from app.desk import erasure, event_view, keys
+from app.desk import erasure, event_view, keys, suppressions
 from app.events import api as events
 from app.events.intake import Intake
 from app.gateways import api as gateways
+from app.gateways import ranges_api, routes_api
 from app.notifications import api as messages
+from app.notifications import stops_api as stops
 from app.rendering import api as templates
 from app.sending import api as sending
+from app.sending import budgets_api as budgets
+from app.tracking import api as receipts
+from app.tracking import inbound_api
 
 ROUTERS: tuple[APIRouter, ...] = (
     events.router,
     event_view.router,
     catalogue.router,
     accounts.router,
+    consents_api.router,
     erasure.router,
     templates.router,
     gateways.router,
+    routes_api.router,
+    ranges_api.router,
     sending.router,
     messages.router,
+    receipts.router,
+    inbound_api.router,
+    suppressions.router,
+    stops.router,
+    budgets.router,
     keys.router,
     cabinet.router,
 )

@@ -18,6 +18,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, cast
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 import structlog
@@ -35,8 +36,12 @@ from app.core.secrets import SecretBox
 from app.core.wakeups import CRON, MAIL, PLAN, Wakeups, bind_queue, pack, redis_settings, unpack
 from app.notifications.hold import Holding
 from app.notifications.plan import BATCH, Planner
+from app.notifications.stops import Switch
 from app.sending.bind_station import BindStation
+from app.sending.budget_watch import BudgetWatch
 from app.sending.mail_station import MailStation
+from app.sending.references import References
+from app.sending.trace_lines import Traces
 from app.tracking.match import record
 from app.tracking.sweeps import Sweeper
 
@@ -101,9 +106,20 @@ class PlanStation:
 class SweepStation:
     """Runs the sweeps on every tick of arq's cron, and by itself when no tick has come for a while (Redis away)."""
 
-    def __init__(self, holding: Holding, sweeper: Sweeper) -> None:
+    def __init__(self, holding: Holding, sweeper: Sweeper, switch: Switch, budgets: BudgetWatch, references: References, traces: Traces) -> None:
         self._often = (holding.release, sweeper.match_parked)
-        self._seldom: tuple[Callable[[], Awaitable[Any]], ...] = (sweeper.end_leases, holding.put_off, holding.expire, holding.reroute, sweeper.look)
+        self._seldom: tuple[Callable[[], Awaitable[Any]], ...] = (
+            switch.follow, sweeper.end_leases, sweeper.end_silence,
+            holding.put_off,
+            sweeper.withdraw,
+            holding.expire,
+            holding.reroute,
+            sweeper.give_up_parts,
+            budgets.follow,
+            references.forget,
+            traces.forget,
+            sweeper.look,
+        )
         self._ticked = time.monotonic()
         self._stopping = asyncio.Event()
         self._lock = asyncio.Lock()
@@ -159,11 +175,18 @@ class Office:
         if queue == MAIL:
             return MailStation(self.database, self.secrets)
         if queue == CRON:
-            return SweepStation(Holding(self.database, self.settings, self.wakeups), Sweeper(self.database, self.wakeups))
+            return SweepStation(
+                Holding(self.database, self.settings, self.wakeups),
+                Sweeper(self.database, self.wakeups),
+                Switch(self.database),
+                BudgetWatch(self.database, ZoneInfo(self.settings.timezone)),
+                References(self.database),
+                Traces(self.database),
+            )
         kind, _, rest = queue.partition(":")
         gateway, _, slot = rest.rpartition(":")
         if kind == "smpp" and gateway and slot.isdigit():
-            return BindStation(self.database, self.secrets, gateway, int(slot), record)
+            return BindStation(self.database, self.secrets, gateway, int(slot), record, ZoneInfo(self.settings.timezone))
         raise ConfigurationError(f"there is no queue {queue!r}: plan, mail, cron, or smpp:<gateway>:<slot>")
 
     def open(self, queue: str) -> None:

@@ -63,7 +63,6 @@ class Contact(SQLModel, table=True):
     label: str = Field(default="", max_length=100)
     origin: str = Field(default="billing", max_length=16)
     verified_at: datetime | None = moment(default=None)
-    suppressed: bool = False
     created_at: datetime = moment(default_factory=now)
 
 
@@ -92,14 +91,17 @@ class PlannedCharge(SQLModel, table=True):
 
 
 class Suppression(SQLModel, table=True):
-    """An address that is not written to, whoever's contact it is: a STOP by SMS, a complaint, an operator's decision."""
+    """An address that is not written to, whoever's contact it is: a STOP by SMS, a complaint, an operator's decision.
+
+    Each reason stands by itself: when the operator takes his own back, the subscriber's STOP goes on.
+    """
 
     __tablename__ = "suppression"
-    __table_args__ = (one_of("channel", "sms", "email"),)
+    __table_args__ = (sa.Index("ix_suppression_at", "at"), one_of("channel", "sms", "email"))
 
-    channel: str = Field(primary_key=True, max_length=8)
     address: str = Field(primary_key=True, max_length=320)
-    reason: str = Field(max_length=64)
+    channel: str = Field(primary_key=True, max_length=8)
+    reason: str = Field(primary_key=True, max_length=64)
     detail: str = Field(default="", max_length=500)
     by: str = Field(max_length=100)
     at: datetime = moment(default_factory=now)
@@ -107,7 +109,10 @@ class Suppression(SQLModel, table=True):
 
 
 class Consent(SQLModel, table=True):
-    """An act by which somebody allowed or refused to be written to: who, when and how. Only ever added."""
+    """An act by which somebody allowed or refused to be written to: who, when and how. Only ever added.
+
+    A trigger refuses any change but the one of an erasure, that puts a keyed hash in the place of the address.
+    """
 
     __tablename__ = "consent"
     __table_args__ = (sa.Index("ix_consent_address", "address"), one_of("channel", "sms", "email"))

@@ -73,7 +73,6 @@ PUT_CONTACTS = BulkInsert(
     address="text",
     label="text",
     origin="text",
-    suppressed="boolean",
     created_at="timestamptz",
 )
 PUT_CHARGES = BulkInsert(
@@ -298,7 +297,7 @@ async def _write(session: AsyncSession, writes: _Writes) -> None:
         await session.execute(sa.delete(_contact).where(_contact.c.id == _any(writes.contacts_gone, sa.Uuid)))
     if writes.contacts_vouched:
         await session.execute(sa.update(_contact).where(_contact.c.id == _any(writes.contacts_vouched, sa.Uuid)).values(verified_at=moment))
-    await PUT_CONTACTS.run(session, [(*row, "billing", False, moment) for row in writes.contacts_put])
+    await PUT_CONTACTS.run(session, [(*row, "billing", moment) for row in writes.contacts_put])
     if writes.charges_gone:
         await session.execute(sa.delete(_charge).where(_charge.c.id == _any(writes.charges_gone, sa.Uuid)))
     await PUT_CHARGES.run(session, writes.charges_put)

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.catalogue import schemas
 from app.catalogue.models import NotificationType
+from app.catalogue.options import SendingOptions, known
 from app.catalogue.types import EVENT_TYPES
 from app.core import audit
 from app.core.auth import MayReadTemplates, MayWriteTemplates
@@ -35,21 +36,17 @@ def _unique(values: list[Any]) -> list[Any]:
     return values
 
 
-class NoSettings(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class ExhaustingSettings(NoSettings):
+class ExhaustingSettings(SendingOptions):
     """On how many days before the money ends the subscriber is told."""
 
     days_before: Annotated[list[Days], Field(min_length=1, max_length=10), AfterValidator(_unique)]
 
 
-class UpcomingSettings(NoSettings):
+class UpcomingSettings(SendingOptions):
     days_before: Days
 
 
-SETTINGS: dict[str, type[NoSettings]] = {"balance.exhausting": ExhaustingSettings, "charges.upcoming": UpcomingSettings}
+SETTINGS: dict[str, type[SendingOptions]] = {"balance.exhausting": ExhaustingSettings, "charges.upcoming": UpcomingSettings}
 
 
 class TypeIn(BaseModel):
@@ -71,7 +68,9 @@ class TypeIn(BaseModel):
     channels: Annotated[list[Literal["sms", "email"]], Field(min_length=1, max_length=2), AfterValidator(_unique)]
     ttl_seconds: Annotated[StrictInt, Field(ge=60, le=31_536_000)] = Field(default=86400, description="After so long the message is of no use and is not sent")
     settings: dict[str, Any] = Field(
-        default_factory=dict, description='`{"days_before": [7, 3, 1]}` of balance.exhausting, `{"days_before": 3}` of charges.upcoming'
+        default_factory=dict,
+        description='`{"days_before": [7, 3, 1]}` of balance.exhausting, `{"days_before": 3}` of charges.upcoming; of any type `flash`,'
+        " `on_response_timeout` (keep or resend_once), `daily_parts`, `daily_cost`",
     )
     data_schema: dict[str, Any] | None = Field(default=None, description="JSON Schema (Draft 2020-12) of the events' data; for types that an operator added")
 
@@ -152,14 +151,14 @@ def check(code: str, given: TypeIn) -> None:
         raise field_invalid(("path", "code"), "tells_nobody", "This event tells nobody by itself: balance.threshold_reached does.")
     if builtin and given.data_schema is not None:
         raise field_invalid(("data_schema",), "builtin_type", "The data of a built-in type have their shape: leave data_schema out.")
-    if builtin:
-        try:
-            SETTINGS.get(code, NoSettings).model_validate(given.settings)
-        except ValidationError as error:
-            faults = [as_field_error(dict(fault), ("settings",)) for fault in error.errors()]
-            raise Invalid(f"settings: {faults[0].detail}", errors=faults) from None
-    elif len(orjson.dumps(given.settings)) > LARGEST_SETTINGS:
+    if not builtin and len(orjson.dumps(given.settings)) > LARGEST_SETTINGS:
         raise field_invalid(("settings",), "too_large", "Keep the settings under 4 KiB.")
+    try:
+        # An operator's own type may keep there what it likes, but what is said about sending has to be right.
+        SETTINGS.get(code, SendingOptions).model_validate(given.settings if builtin else known(given.settings))
+    except ValidationError as error:
+        faults = [as_field_error(dict(fault), ("settings",)) for fault in error.errors()]
+        raise Invalid(f"settings: {faults[0].detail}", errors=faults) from None
     if given.data_schema is not None and (wrong := schemas.faults_of(given.data_schema)):
         raise Invalid(f"data_schema: {wrong[0][2]}", errors=[FieldError(f"/data_schema{where}", kind, detail) for where, kind, detail in wrong[:50]])
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.catalogue.models import NotificationType
+from app.catalogue.options import DEFAULT, SendingOptions, options_of
 
 # A revision only grows and no type is ever deleted: the two together change with every change.
 STAMP = sa.text("SELECT count(*), coalesce(sum(revision), 0) FROM notification_type")
@@ -39,6 +40,7 @@ class Catalogue:
     def __init__(self) -> None:
         self._stamp: tuple[int, int] | None = None
         self.types: Mapping[str, TypeRules] = MappingProxyType({})
+        self._options: Mapping[str, SendingOptions] = MappingProxyType({})
 
     async def refresh(self, session: AsyncSession, stamp: tuple[int, int] | None = None) -> None:
         """Up to date with this session. One small query when nothing has changed; none when the caller has asked for the STAMP himself."""
@@ -50,7 +52,18 @@ class Catalogue:
         rows = (await session.execute(sa.select(NotificationType))).scalars()
         # Replaced as a whole: whoever is reading the old mapping keeps a consistent one.
         self.types = MappingProxyType({row.code: rules_of(row) for row in rows})
+        said = {code: options_of(code, rules.settings) for code, rules in self.types.items()}
+        self._options = MappingProxyType({code: options for code, options in said.items() if options != DEFAULT})
         self._stamp = stamp
+
+    def options(self, code: str) -> SendingOptions:
+        """What its settings say about the sending of a type; also of one that is not known."""
+        return self._options.get(code, DEFAULT)
+
+    @property
+    def special(self) -> Mapping[str, SendingOptions]:
+        """The types whose sending options are not the defaults."""
+        return self._options
 
 
 def rules_of(row: NotificationType) -> TypeRules:

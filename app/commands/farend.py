@@ -5,6 +5,7 @@ import contextlib
 import json
 import signal
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -41,12 +42,22 @@ def smsc_simulator(
     error: Annotated[
         list[str] | None, typer.Option(metavar="SUFFIX=STATUS", help="command_status for numbers that end so, e.g. 14=0x0B; may be repeated")
     ] = None,
+    scenario: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="what happens in which case, rule by rule; docs/simulator.md tells how")] = None,
+    log: Annotated[Path | None, typer.Option(metavar="FILE", help="write every bind, submit, receipt and acknowledgement as a JSON line")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="speak TLS with this certificate (PEM)")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="and its key (default: in the same file)")] = None,
+    tls_client_ca: Annotated[Path | None, typer.Option(metavar="FILE", help="demand a client certificate of this authority")] = None,
     quiet: Annotated[bool, typer.Option(help="print nothing but the port: the fastest")] = False,
 ) -> None:
     """Run an SMSC that takes SMS over SMPP 3.4, sends receipts, and misbehaves as told."""
-    from app.simulators.smsc import serve
+    from app.simulators.smsc import Scenario, serve
 
-    options = {
+    try:
+        played = Scenario.read(scenario) if scenario is not None else None
+    except ValueError as problem:
+        raise BadInput(f"--scenario {problem}") from None
+    options: dict[str, Any] = {
+        "scenario": played, "log_path": log, "tls_cert": tls_cert, "tls_key": tls_key, "tls_client_ca": tls_client_ca,
         "host": host, "port": port, "system_id": system_id, "password": password, "window": window, "rate": rate, "answer_delay": answer_delay,
         "error_rate": error_rate, "silence_rate": silence_rate, "drop_rate": drop_rate, "receipts": receipts, "receipt_delay": receipt_delay,
         "failure_rate": failure_rate, "receipt_window": receipt_window, "keep_log": False,

@@ -18,11 +18,12 @@ async def record(session: AsyncSession, caller: Caller | str, action: str, targe
     """Add one record, e.g. `record(session, caller, "gateway.update", "gateway:main", {"port": [2775, 2776]})`."""
     actor = caller if isinstance(caller, str) else caller.name
     request_id = structlog.contextvars.get_contextvars().get("request_id")
-    shown = {field: _hashed(value, session.info["pepper"]) if field in PERSONAL else value for field, value in (changes or {}).items()}
+    shown = {field: hashed(session, value) if field in PERSONAL else value for field, value in (changes or {}).items()}
     session.add(AuditRecord(actor=actor, action=action, object=target[:300], changes=shown, request_id=request_id))
     await session.flush()
 
 
-def _hashed(value: Any, pepper: bytes) -> str:
-    # Keyed, so that a list of all phone numbers does not turn the hashes back into phones.
+def hashed(session: AsyncSession, value: Any) -> str:
+    """What stands for a personal value: keyed, so that a list of all phone numbers does not turn the hashes back into phones."""
+    pepper: bytes = session.info["pepper"]
     return "hmac:" + hmac.new(pepper, repr(value).encode(), hashlib.sha256).hexdigest()[:16]

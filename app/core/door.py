@@ -157,9 +157,12 @@ async def read_body(receive: Receive) -> bytes:
 METHODS = frozenset({"GET", "PUT", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
 
+STREAMED = frozenset({f"{API}/accounts/import", f"{API}/number-ranges/import"})
+
+
 def body_limit(scope: Scope, headers: dict[bytes, bytes]) -> int:
     path = scope["path"]
-    if path == f"{API}/accounts/import":
+    if path in STREAMED:
         return 1 << 62  # streamed: each line has a limit of its own
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
     return BATCH_LIMIT if path == f"{API}/events" and kind in BATCH_TYPES else BODY_LIMIT

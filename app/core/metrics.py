@@ -14,13 +14,17 @@ QUEUE_OLDEST = Gauge("vestnik_queue_oldest_seconds", "Age of the oldest message 
 BIND_UP = Gauge("vestnik_smpp_bind_up", "1 while bound", ["gateway", "slot"])
 WINDOW_IN_USE = Gauge("vestnik_smpp_window_in_use", "Parts claimed and not yet settled", ["gateway", "slot"])
 THROTTLED = Counter("vestnik_smpp_throttled", "Answers that asked us to slow down", ["gateway"])
-STATUS = Counter("vestnik_smpp_status", "Answers to submit_sm by command_status", ["gateway", "status"])
+STATUS = Counter("vestnik_smpp_status", "Answers to submit_sm by command_status, by number and by name", ["gateway", "status", "name"])
 RECEIPTS = Counter("vestnik_receipts", "Delivery receipts by what was done with them", ["gateway", "result"])
+STOPS = Gauge("vestnik_stops", "Stops that stand", ["scope"])
+BUDGET_USED = Gauge("vestnik_budget_used_ratio", "Share of a day's budget that is spent", ["scope", "name"])
+INBOUND = Counter("vestnik_inbound_messages", "SMS from subscribers by what they did", ["gateway", "action"])
 HTTP_REQUESTS = Counter("vestnik_http_requests", "Requests", ["method", "route", "status"])
 HTTP_SECONDS = Histogram("vestnik_http_request_seconds", "Duration of a request", ["route"], buckets=FAST)
 BUILD = Info("vestnik_build", "What runs here")
 
-RECEIPT_RESULTS = ("matched", "duplicate", "parked", "quarantined", "unmatched")
+RECEIPT_RESULTS = ("matched", "duplicate", "parked", "quarantined", "unmatched", "no_receipt", "unknown_word")
+INBOUND_ACTIONS = ("stop", "start", "kept", "incomplete", "repeated")
 EVENT_RESULTS = ("accepted", "duplicate", "rejected")
 
 
@@ -35,3 +39,5 @@ def start_at_zero(*, gateways: list[str], types: list[str]) -> None:
         RECEIPT_SECONDS.labels(gateway)
         for receipt in RECEIPT_RESULTS:
             RECEIPTS.labels(gateway, receipt)
+        for action in INBOUND_ACTIONS:
+            INBOUND.labels(gateway, action)

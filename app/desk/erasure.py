@@ -23,19 +23,40 @@ router = APIRouter(prefix="/accounts", tags=["accounts"], route_class=Guarded)
 # FOR UPDATE: the number is about to change, so whoever only refers to the account waits as well. Planning, which locks accounts, is over or has not begun.
 LOCK = sa.text("SELECT id FROM account WHERE number = :number AND status <> 'erased' FOR UPDATE")
 FORGET_WAITING = sa.text("DELETE FROM event_waiting WHERE account_id = :account")
+# A number that another account has as well is still somebody's here: what came from it stays.
+OWN = sa.text("""
+SELECT channel, address FROM contact c WHERE account_id = :account AND NOT EXISTS (
+    SELECT FROM contact o WHERE o.channel = c.channel AND o.address = c.address AND o.account_id <> c.account_id)
+""")
+SPOKEN = sa.text("""
+SELECT DISTINCT address FROM consent WHERE NOT address LIKE 'hmac:%' AND (account_id = :account OR (account_id IS NULL AND address = ANY(CAST(:own AS text[]))))
+""")
+HIDE = sa.text("""
+UPDATE consent SET address = v.hash, detail = '' FROM unnest(CAST(:addresses AS text[]), CAST(:hashes AS text[])) AS v(address, hash)
+WHERE consent.address = v.address AND (account_id = :account OR (account_id IS NULL AND consent.address = ANY(CAST(:own AS text[]))))
+""")
+FORGET_INBOUND = [
+    sa.text("UPDATE inbound_message SET source = '', text = '', raw = '' WHERE source = ANY(CAST(:own AS text[]))"),
+    sa.text("DELETE FROM inbound_part WHERE source = ANY(CAST(:own AS text[]))"),
+]
 MESSAGES = sa.text("SELECT id FROM message WHERE account_id = :account ORDER BY id")
 CANCEL = sa.text("DELETE FROM outbox WHERE message_id = ANY(CAST(:messages AS uuid[])) AND state = ANY(CAST(:waiting AS text[])) RETURNING message_id")
 # A message on the wire is settled as it comes out; but put back into the queue it must not go again, with nothing in it: it has expired.
 LAST_TRY = sa.text("UPDATE outbox SET expires_at = LEAST(expires_at, :now) WHERE message_id = ANY(CAST(:messages AS uuid[]))")
 END = sa.text("UPDATE message SET state = :state, reason = 'erased', updated_at = :now WHERE id = ANY(CAST(:messages AS uuid[]))")
 CHANGES = BulkInsert("message_change", id="uuid", message_id="uuid", at="timestamptz", state="text", reason="text")
+SENT_TO = "SELECT destination FROM submission WHERE message_id = ANY(CAST(:messages AS uuid[]))"
 BLANK = [
     sa.text(statement)
     for statement in (
         "UPDATE message SET address = '', subject = NULL, text = '', html = NULL WHERE account_id = :account",
         "UPDATE message_change SET detail = NULL WHERE message_id = ANY(CAST(:messages AS uuid[])) AND detail IS NOT NULL",
-        "UPDATE submission SET detail = NULL WHERE message_id = ANY(CAST(:messages AS uuid[])) AND detail IS NOT NULL",
-        "UPDATE receipt SET raw = '' WHERE message_id = ANY(CAST(:messages AS uuid[]))",
+        # Receipts that found nobody are told by the number. They have small indexes of their own.
+        f"UPDATE receipt SET raw = '', destination = NULL WHERE status IN ('quarantined', 'unmatched') AND destination = ANY({SENT_TO})",
+        f"UPDATE receipt SET raw = '', destination = NULL WHERE status = 'parked' AND destination = ANY({SENT_TO})",
+        # Destination 0 is nobody's: receipts that come for it later keep nothing of their text.
+        "UPDATE submission SET detail = NULL, destination = 0 WHERE message_id = ANY(CAST(:messages AS uuid[]))",
+        "UPDATE receipt SET raw = '', destination = NULL WHERE message_id = ANY(CAST(:messages AS uuid[]))",
         "UPDATE event SET data = CAST('{}' AS jsonb) WHERE account_id = :account",
         "DELETE FROM contact WHERE account_id = :account",
         "DELETE FROM planned_charge WHERE account_id = :account",
@@ -52,6 +73,9 @@ WHERE id = :account
 async def erase_account(request: Request, number: AccountNumber, caller: MayWriteAccounts) -> None:
     """The personal data of the account and of all its events and messages is gone for good; counts and states stay.
 
+    So is what was received from its addresses, unless another account has them, too. Its consents stay as proofs, with keyed hashes instead of addresses.
+    A suppression is of an address and not of the account: it stays, or whoever has said STOP would be written to again.
+
     What waits to be sent is cancelled (reason `erased`); what is on the wire this very moment may still arrive. The number is free for a new account.
     """
     settings: Settings = request.app.state.settings
@@ -66,6 +90,7 @@ async def erase(session: AsyncSession, caller: Caller, number: str, settings: Se
     await session.execute(FORGET_WAITING, {"account": account})
     messages = list(await session.scalars(MESSAGES, {"account": account}))
     await cancel(session, messages)
+    await forget_spoken(session, account)
     for statement in BLANK:
         await session.execute(statement, {"account": account, "messages": messages})
     moment = now()
@@ -73,6 +98,20 @@ async def erase(session: AsyncSession, caller: Caller, number: str, settings: Se
     await session.execute(BURY, values | {"now": moment, "account": account})
     # Its number as a keyed hash: whoever knows the number can prove that it was erased, nobody can read it here.
     await audit.record(session, caller, "account.erase", f"account:{account}", {"number": number, "messages": len(messages)})
+
+
+async def forget_spoken(session: AsyncSession, account: UUID) -> None:
+    """What came from the account's addresses, while its contacts still say which they are."""
+    contacts = (await session.execute(OWN, {"account": account})).all()
+    own = sorted({row.address for row in contacts})
+    spoken = sorted(await session.scalars(SPOKEN, {"account": account, "own": own}))
+    if spoken:
+        hashes = [audit.hashed(session, address) for address in spoken]
+        await session.execute(HIDE, {"account": account, "own": own, "addresses": spoken, "hashes": hashes})
+    numbers = [row.address for row in contacts if row.channel == "sms"]
+    if numbers:
+        for statement in FORGET_INBOUND:
+            await session.execute(statement, {"own": numbers})
 
 
 async def cancel(session: AsyncSession, messages: list[UUID]) -> None:

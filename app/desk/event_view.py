@@ -50,6 +50,7 @@ class DecisionOut(BaseModel):
     template_id: UUID | None = None
     template_version: int | None = None
     gateway: str | None = None
+    route: str | None = None
 
 
 class EventOut(BaseModel):

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,18 +18,23 @@ from app.core.page import Page, Paging, encode_cursor
 from app.core.preconditions import IfMatch, etag, require_match
 from app.core.secrets import SecretBox
 from app.gateways.models import Gateway
+from app.gateways.preset import Preset, presets
 from app.gateways.profile import Profile
-from app.gateways.settings import GatewayIn, stored
+from app.gateways.settings import GatewayIn, destination, kept_settings, moved, stored
 from app.gateways.smpp import SmppSettings
 from app.gateways.smtp import SmtpProfile, SmtpSettings
+from app.gateways.words import Locale, form, preferred
 
 router = APIRouter(prefix="/gateways", tags=["gateways"], route_class=Guarded)
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 Name = Annotated[str, Path(pattern=NAME, description="Lower-case letters, digits, dot, hyphen, underscore")]
 
-# Where a password goes: whoever changes these must know the password, or it could be sent to a host of his own.
-DESTINATION = ("host", "port", "tls", "kind")
+# Addresses below /gateways that are no gateway's.
+TAKEN = ("presets", "profile-schema")
+ROUTED = sa.text("""
+SELECT EXISTS (SELECT FROM routing, jsonb_array_elements(routes) AS route, jsonb_array_elements(route -> 'gateways') AS chosen WHERE chosen ->> 'name' = :name)
+""")
 UNFINISHED = sa.text("SELECT EXISTS (SELECT FROM outbox WHERE gateway = :name)")
 
 
@@ -46,9 +51,27 @@ class GatewayOut(BaseModel):
     revision: int
 
 
+class WholeGatewayOut(GatewayOut):
+    """`effective_profile`: every key with the value that holds, be it given, the preset's or the default; null when the settings cannot be read."""
+
+    effective_profile: dict[str, Any] | None
+
+
 def shown(gateway: Gateway) -> dict[str, Any]:
     state = {"name": gateway.name, "enabled": gateway.enabled, "paused": gateway.paused, "has_secret": gateway.secret is not None, "revision": gateway.revision}
-    return gateway.settings | state
+    settings = kept_settings(gateway)
+    return (stored(settings) if settings is not None else gateway.settings) | state
+
+
+def shown_whole(gateway: Gateway) -> WholeGatewayOut:
+    settings = kept_settings(gateway)
+    effective = settings.profile.model_dump(mode="json") if settings is not None else None
+    return WholeGatewayOut.model_validate(shown(gateway) | {"effective_profile": effective})
+
+
+class PresetsOut(BaseModel):
+    items: list[Preset]
+    next_cursor: None = None
 
 
 @router.get("", operation_id="list_gateways", summary="All gateways, by name")
@@ -61,27 +84,41 @@ async def list_gateways(caller: MayReadGateways, session: SessionDep, paging: Pa
     return Page(items=[GatewayOut.model_validate(shown(row)) for row in rows[: paging.limit]], next_cursor=more)
 
 
-@router.get("/profile-schema", operation_id="read_profile_schema", summary="The keys of `profile`, as JSON Schema")
-async def profile_schema(caller: MayReadGateways) -> dict[str, Any]:
-    return {"smpp": Profile.model_json_schema(), "smtp": SmtpProfile.model_json_schema()}
+@router.get("/profile-schema", operation_id="read_profile_schema", summary="Every key of a gateway and of its profile, as JSON Schema to draw a form from")
+async def profile_schema(
+    caller: MayReadGateways,
+    request: Request,
+    locale: Annotated[Locale | None, Query(description="language of titles and descriptions; else by Accept-Language")] = None,
+    accept_language: Annotated[str, Header(max_length=1000)] = "",
+) -> dict[str, Any]:
+    """`smpp` and `smtp` are the schemas of the profiles, `gateway` those of the bodies around them, `groups` the parts of the form in their order."""
+    tongue = locale or preferred(accept_language) or request.app.state.settings.locale
+    return form({"smpp": Profile, "smtp": SmtpProfile}, {"smpp": SmppSettings, "smtp": SmtpSettings}, tongue)
+
+
+@router.get("/presets", operation_id="list_presets", summary="Named sets of profile keys to start a gateway from")
+async def list_presets(caller: MayReadGateways) -> PresetsOut:
+    return PresetsOut(items=list(presets().values()))
 
 
 @router.get("/{name}", operation_id="read_gateway", summary="One gateway")
-async def read_gateway(name: Name, caller: MayReadGateways, session: SessionDep, response: Response) -> GatewayOut:
+async def read_gateway(name: Name, caller: MayReadGateways, session: SessionDep, response: Response) -> WholeGatewayOut:
     gateway = await existing(session, name)
     response.headers["ETag"] = etag(gateway.revision)
-    return GatewayOut.model_validate(shown(gateway))
+    return shown_whole(gateway)
 
 
-@router.put("/{name}", operation_id="put_gateway", summary="Create or change a gateway", responses={201: {"model": GatewayOut, "description": "Created"}})
+@router.put("/{name}", operation_id="put_gateway", summary="Create or change a gateway", responses={201: {"model": WholeGatewayOut, "description": "Created"}})
 async def put_gateway(
     name: Name, given: GatewayIn, caller: MayWriteGateways, request: Request, session: SessionDep, response: Response, if_match: IfMatch = None
-) -> GatewayOut:
+) -> WholeGatewayOut:
     """A change is taken over by the workers within a second; what is on the wire is settled first. A password that is left out stays."""
+    if name in TAKEN:
+        raise field_invalid(("path", "name"), "name_taken", f"{name} has a meaning of its own in addresses: give the gateway another name.")
     gateway, created = await apply(session, request.app.state.secrets, caller, name, given, if_match=if_match, guarded=True)
     response.status_code = 201 if created else 200
     response.headers["ETag"] = etag(gateway.revision)
-    return GatewayOut.model_validate(shown(gateway))
+    return shown_whole(gateway)
 
 
 async def apply(
@@ -109,12 +146,14 @@ async def apply(
         require_match(if_match, gateway.revision)
     says_password = "password" in given.model_fields_set
     new_password = says_password and (password or "") != (secrets.open(gateway.secret) if gateway.secret is not None else "")
-    moved = [field for field in DESTINATION if gateway.settings.get(field) != settings.get(field)]
-    if moved and gateway.secret is not None and not says_password:
+    kept = kept_settings(gateway)
+    elsewhere = moved(destination(kept), destination(given)) if kept is not None else ["settings"]
+    if elsewhere and gateway.secret is not None and not says_password:
         raise field_invalid(
-            ("password",), "secret_needed", f"{', '.join(moved)} changed: give the password again, or it could be sent to somebody else's host."
+            ("password",), "secret_needed", f"{', '.join(elsewhere)} changed: give the password again, or it could be sent to somebody else's host."
         )
-    changes: dict[str, Any] = {key: [gateway.settings.get(key), value] for key, value in settings.items() if gateway.settings.get(key) != value}
+    before = stored(kept) if kept is not None else gateway.settings
+    changes: dict[str, Any] = {key: [before.get(key), value] for key, value in settings.items() if before.get(key) != value}
     changes |= {"enabled": [gateway.enabled, given.enabled]} if gateway.enabled != given.enabled else {}
     changes |= {"password": "changed"} if new_password else {}
     if changes:
@@ -131,6 +170,8 @@ async def delete_gateway(name: Name, caller: MayWriteGateways, session: SessionD
     gateway = await existing(session, name, lock=True)
     if (await session.execute(UNFINISHED, {"name": name})).scalar():
         raise Conflict("It has unfinished messages: disable it and wait until they are sent another way or have expired.", code="gateway_in_use")
+    if (await session.execute(ROUTED, {"name": name})).scalar():
+        raise Conflict("A route names it: take it out of PUT /routes first.", code="gateway_in_use")
     await session.delete(gateway)
     await session.execute(sa.text("DELETE FROM bind_slot WHERE gateway = :name AND until < now()"), {"name": name})
     await audit.record(session, caller, "gateway.delete", f"gateway:{name}")

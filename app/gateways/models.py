@@ -76,5 +76,19 @@ class NumberRange(SQLModel, table=True):
     kind: str = Field(primary_key=True, max_length=8)
     first: int = Field(primary_key=True, sa_type=sa.BigInteger)
     last: int = Field(sa_type=sa.BigInteger)
-    operator: str = Field(max_length=64)
-    region: str | None = Field(default=None, max_length=100)
+    operator: str = Field(max_length=200)
+    region: str | None = Field(default=None, max_length=200)
+
+
+class NumberRangeImport(SQLModel, table=True):
+    """Lines of an import that is coming in. What is lost of them in a crash was of no use any more."""
+
+    __tablename__ = "number_range_import"
+    __table_args__ = ({"prefixes": ["UNLOGGED"]},)
+
+    import_id: UUID = Field(primary_key=True)
+    line: int = Field(primary_key=True)
+    first: int = Field(sa_type=sa.BigInteger)
+    last: int = Field(sa_type=sa.BigInteger)
+    operator: str = Field(max_length=200)
+    region: str | None = Field(default=None, max_length=200)

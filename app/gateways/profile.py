@@ -9,7 +9,10 @@ import re
 from datetime import time
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+
+from app.gateways import fit
+from app.gateways.hosts import Hosts
 
 StatusAction = Literal["PERM", "TEMP", "THROTTLE", "REBIND", "CONFIG", "BRK"]
 MessageIdBase = Literal["string", "dec", "hex"]
@@ -91,6 +94,10 @@ Reason = Annotated[str, AfterValidator(_reason)]
 Alphabet = Annotated[str, Field(max_length=32), AfterValidator(_alphabet)]
 Hours = Annotated[str, Field(max_length=11), AfterValidator(_hours)]
 Word = Annotated[str, Field(min_length=1, max_length=40)]
+PemPath = Annotated[str, Field(max_length=500), AfterValidator(fit.a_path)]
+PemPathOrText = Annotated[str, Field(max_length=65_536), AfterValidator(fit.path_or_certificates)]
+Ip = Annotated[str, Field(max_length=45), AfterValidator(fit.an_address)]
+TlvValue = Annotated[StrictStr, Field(max_length=1000)] | StrictInt
 
 
 class DataCoding(BaseModel):
@@ -113,10 +120,15 @@ class Tlv(BaseModel):
     tag: Annotated[int, BeforeValidator(status_number), Field(ge=1, le=0xFFFF, description="0x1400 or 5120")]
     type: Literal["int", "cstr", "octets"] = Field("cstr", description="int: big-endian of `length`; cstr: ASCII with a NUL; octets: given in hex")
     length: int = Field(0, ge=0, le=255, description="octets of an int (1, 2, 4 or 8); most octets of the others, 0: any")
-    value: str | int | None = Field(None, description="sent where nothing more exact is known")
-    by_type: dict[str, str | int] = Field(default_factory=dict, description="value by notification type")
+    value: TlvValue | None = Field(None, description="sent where nothing more exact is known")
+    by_type: dict[str, TlvValue] = Field(default_factory=dict, max_length=500, description="value by notification type")
     source: Literal["message_id", "type"] | None = Field(None, description="taken from the message")
     required: StrictBool = Field(False, description="a message without a value is refused instead of being sent without it")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        fit.tlv_fits(self)
+        return self
 
 
 class Profile(BaseModel):
@@ -127,16 +139,16 @@ class Profile(BaseModel):
     # The connection and the bind
     tls: StrictBool = Field(False, description="TLS 1.2 or newer from the first octet; there is no falling back to plain text")
     verify: StrictBool = Field(True, description="check the certificate and its name; off only for tests")
-    ca: str | None = Field(None, max_length=65_536, description="authorities to trust instead of the system's: a PEM file, or PEM text")
-    client_cert: str | None = Field(None, max_length=500, description="PEM file on the worker's machine with our certificate (and key, unless client_key)")
-    client_key: str | None = Field(None, max_length=500, description="PEM file with the key of client_cert")
+    ca: PemPathOrText | None = Field(None, description="authorities to trust instead of the system's: a PEM file, or PEM text")
+    client_cert: PemPath | None = Field(None, description="PEM file on the worker's machine with our certificate (and key, unless client_key)")
+    client_key: PemPath | None = Field(None, description="PEM file with the key of client_cert")
     sni: str | None = Field(None, max_length=253, description="name asked for and checked in TLS; left out: the host")
-    source_ip: str | None = Field(None, max_length=45, description="local address to connect from, for gateways that admit by address")
+    source_ip: Ip | None = Field(None, description="local address to connect from, for gateways that admit by address")
     source_port: int = Field(0, ge=0, le=65_535, description="local port to connect from; 0: any")
     proxy_protocol: StrictBool = Field(False, description="begin with a PROXY v1 line, for a balancer that asks for it")
     tcp_keepalive: SecondsOrNever = Field(60, description="TCP keep-alive after so long without traffic; 0: off")
     bind_mode: BindMode = Field("trx", description="trx: one transceiver; tx_rx: a transmitter and a receiver; tx or rx alone")
-    rx_host: str | list[str] | None = Field(None, description="host of the receiver of a tx_rx pair; left out: as host")
+    rx_host: Hosts | None = Field(None, description="host of the receiver of a tx_rx pair; left out: as host")
     rx_port: int | None = Field(None, ge=1, le=65_535, description="its port; left out: as port")
     rx_grace: SecondsOrNever = Field(60, description="a pair goes on submitting for so long after its receiver was lost")
     connect_timeout: Seconds = Field(10, description="for the TCP connection")
@@ -153,7 +165,7 @@ class Profile(BaseModel):
     address_range: CString = Field("", max_length=64, description="addresses whose messages and receipts come here; empty: all of the account")
     bind_ton: Octet = Field(0, description="type of the address_range")
     bind_npi: Octet = Field(0, description="numbering plan of the address_range")
-    alybnd_policy: Literal["failure", "success"] = Field("failure", description="what 0x05 in the answer to the bind is taken for")
+    alybnd_policy: Literal["failure", "success"] = Field("failure", description="what 0x05 in the answer to the bind is taken for: failure or success")
     alybnd_wait: Seconds = Field(30, description="after such a failure: the old session must time out there first")
     fatal_bind_statuses: list[Status] = Field(
         default_factory=lambda: ["0x0000000E", "0x0000000F", "0x0000004D", "0x00000053"],
@@ -186,7 +198,7 @@ class Profile(BaseModel):
     sm_default_msg_id: Octet = Field(0, description="a canned message of the SMSC; 0: none")
     esm_class: Octet = Field(0, description="the base; 3 asks for store and forward. The UDH indicator is added where it is due")
     registered_delivery: Octet = Field(0x01, description="1: receipt; 2: on failure only; +0x10: intermediate ones as well")
-    validity: Literal["none", "relative", "absolute"] = Field("relative", description="form of validity_period; absolute is in UTC")
+    validity: Literal["none", "relative", "absolute"] = Field("relative", description="form of validity_period: none, relative or absolute (in UTC)")
     validity_max: int = Field(604_800, ge=60, le=8_640_000, description="longest validity_period that is asked for")
     default_alphabet: Alphabet = Field(
         "gsm0338", description="what the SMSC takes data_coding 0 for: gsm0338, gsm_packed, latin1, ascii or another of one octet a character"
@@ -201,7 +213,9 @@ class Profile(BaseModel):
     transliteration: Literal["off", "ascii"] = Field(
         "off", description="ascii: what does not fit the default alphabet is written in Latin letters before UCS-2 is used"
     )
-    long_messages: Literal["udh8", "udh16", "sar", "payload", "refuse"] = Field("udh8", description="how the parts of a long message are tied together")
+    long_messages: Literal["udh8", "udh16", "sar", "payload", "refuse"] = Field(
+        "udh8", description="how the parts of a long message are tied together: udh8, udh16, sar or payload; refuse: a long message is refused"
+    )
     max_parts: int = Field(10, ge=1, le=255, description="a message of more parts is refused")
     null_terminate_sm: StrictBool = Field(False, description="end short_message with a NUL, for the few SMSCs that want it")
     more_messages_to_send: StrictBool = Field(False, description="send TLV 0x0426 = 1 with all parts of a long message but the last")
@@ -213,7 +227,7 @@ class Profile(BaseModel):
     source_npi: Octet | None = Field(None, description="goes together with source_ton")
     short_code_ton: Octet = Field(3, description="for senders of three to eight digits")
     short_code_npi: Octet = Field(0, description="goes together with short_code_ton")
-    addr_charset: Literal["ascii", "latin1", "gsm0338"] = Field("ascii", description="octets of an alphanumeric sender")
+    addr_charset: Literal["ascii", "latin1", "gsm0338"] = Field("ascii", description="octets of an alphanumeric sender: ascii, latin1 or gsm0338")
     alphanumeric_max: int = Field(11, ge=1, le=20, description="most characters of an alphanumeric sender")
     numeric_max: int = Field(20, ge=3, le=20, description="most digits of a numeric sender")
     allowed_senders: list[Annotated[str, Field(min_length=1, max_length=20)]] = Field(
@@ -222,7 +236,7 @@ class Profile(BaseModel):
     dest_ton: Octet = Field(1, description="type of the subscriber's number; 1: international")
     dest_npi: Octet = Field(1, description="its numbering plan; 1: E.164")
     dest_format: Literal["e164", "e164_plus", "00", "national"] = Field(
-        "e164", description="79161234567, +79161234567, 0079161234567, or national_prefix and the number without country_code"
+        "e164", description="e164: 79161234567, e164_plus: +79161234567, 00: 0079161234567, national: national_prefix and the number without country_code"
     )
     country_code: str = Field("7", pattern=r"^[1-9][0-9]{0,2}$", description="taken off numbers of the country in national form")
     national_prefix: str = Field("8", pattern=r"^[0-9]{0,4}$", description="put before them instead")
@@ -251,11 +265,13 @@ class Profile(BaseModel):
     failing_return: Seconds = Field(300, description="time over which a failing gateway gets its messages back, little by little")
 
     # Message ids and receipts
-    msgid_resp_base: MessageIdBase = Field("string", description="how submit_sm_resp writes a message id")
-    msgid_rcpt_base: MessageIdBase = Field("string", description="how receipts write it")
-    msgid_fold: list[Literal["case", "zeros", "hyphens"]] = Field(default_factory=list, description="what does not distinguish two ids")
-    receipt_detect: Literal["auto", "esm_class"] = Field("auto", description="auto: also by TLV 0x001E or a text that starts with id:")
-    receipt_source: Literal["tlv", "text"] = Field("tlv", description="which one wins where the TLVs and the text differ")
+    msgid_resp_base: MessageIdBase = Field("string", description="how submit_sm_resp writes a message id: string, dec or hex")
+    msgid_rcpt_base: MessageIdBase = Field("string", description="how receipts write it: string, dec or hex")
+    msgid_fold: list[Literal["case", "zeros", "hyphens"]] = Field(default_factory=list, description="what does not distinguish two ids: case, zeros, hyphens")
+    receipt_detect: Literal["auto", "esm_class"] = Field(
+        "auto", description="auto: also by TLV 0x001E or a text that starts with id:; esm_class: by esm_class alone"
+    )
+    receipt_source: Literal["tlv", "text"] = Field("tlv", description="which one wins where the TLVs and the text differ: tlv or text")
     receipt_group: str = Field("", max_length=64, description="gateways whose receipts may arrive on each other's binds share a name; empty: the gateway alone")
     receipts_per: Literal["part", "message"] = Field("part", description="message: one receipt, whichever part it names, speaks for the whole message")
     receipt_address: Literal["prefer", "require", "ignore"] = Field(
@@ -289,16 +305,21 @@ class Profile(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _name_the_known_keys(cls, value: Any) -> Any:
-        if isinstance(value, dict) and (unknown := sorted(str(key) for key in value if key not in cls.model_fields)):
-            raise ValueError(f"unknown profile key {', '.join(unknown)}; known keys: {', '.join(sorted(cls.model_fields))}")
-        return value
+    def _known_keys_and_no_secrets(cls, value: Any) -> Any:
+        fit.refuse_private_keys(value)
+        return fit.refuse_unknown(value, cls.model_fields)
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        for low, high in (("reconnect_min", "reconnect_max"), ("retry_backoff_min", "retry_backoff_max"), ("throttle_pause_min", "throttle_pause_max")):
-            if getattr(self, low) > getattr(self, high):
-                raise ValueError(f"{low} is greater than {high}")
+        fit.least_before_most(
+            self, ("reconnect_min", "reconnect_max"), ("retry_backoff_min", "retry_backoff_max"), ("throttle_pause_min", "throttle_pause_max")
+        )
         if (self.source_ton is None) != (self.source_npi is None):
-            raise ValueError("source_ton and source_npi go together")
+            raise ValueError("source_ton and source_npi go together: give both, or neither")
+        fit.tls_fits(self)
+        fit.receiver_fits(self)
+        fit.day_has_room(self.blackout)
+        fit.alphabets_fit(self)
+        fit.tlvs_fit(self)
+        fit.words_differ(self.stop_words, self.start_words)
         return self

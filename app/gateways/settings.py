@@ -1,8 +1,9 @@
 """A gateway's row and its settings: the password apart, encrypted; everything else as it was given."""
 
+import operator
 from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, TypeAdapter
+from pydantic import Field, SecretStr, TypeAdapter, ValidationError
 
 from app.core.secrets import SecretBox
 from app.gateways.models import Gateway
@@ -14,8 +15,36 @@ ADAPTER: TypeAdapter[SmppSettings | SmtpSettings] = TypeAdapter(GatewayIn)
 
 
 def stored(settings: SmppSettings | SmtpSettings) -> dict[str, Any]:
-    """What goes into the `settings` column: no password, no state."""
-    return settings.model_dump(mode="json", by_alias=True, exclude={"password", "enabled"})
+    """What goes into the `settings` column: no password, no state, and of an SMSC's profile what was given alone."""
+    kept = settings.model_dump(mode="json", by_alias=True, exclude={"password", "enabled"})
+    return kept | {"profile": settings.overrides} if isinstance(settings, SmppSettings) else kept
+
+
+def destination(settings: SmppSettings | SmtpSettings) -> dict[str, Any]:
+    """Where a password goes, and what keeps others from reading it on its way: whoever changes these has to know it."""
+    if isinstance(settings, SmppSettings):
+        profile = settings.profile
+        receiver = settings.rx_endpoints if profile.bind_mode == "tx_rx" else ()
+        hosts = {*settings.endpoints, *receiver}
+        return {"kind": "smpp", "host": hosts, "tls": profile.tls, "verify": profile.verify, "ca": profile.ca, "sni": profile.sni}
+    place, mail = {(settings.host, settings.port)}, settings.profile
+    return {"kind": "smtp", "host": place, "tls": settings.tls, "verify": mail.verify, "ca_file": mail.ca_file}
+
+
+def moved(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What leads a password elsewhere. Fewer hosts, another order of them, and stricter checking lead nowhere new."""
+    if before.get("kind") != after["kind"]:
+        return ["kind"]
+    harmless = {"host": operator.ge, "verify": operator.le}
+    return [key for key, new in after.items() if not harmless.get(key, operator.eq)(before[key], new)]
+
+
+def kept_settings(gateway: Gateway) -> SmppSettings | SmtpSettings | None:
+    """The stored settings without the password; None where this version cannot read them any more."""
+    try:
+        return ADAPTER.validate_python(gateway.settings | {"enabled": gateway.enabled})
+    except ValidationError:
+        return None
 
 
 def smpp_settings(gateway: Gateway, secrets: SecretBox) -> SmppSettings:

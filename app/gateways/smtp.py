@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, Self
 from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StrictBool, StrictInt, model_validator
 
+from app.gateways import fit
+
 CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")  # what may end a header or a command line for somebody
 NAME_ADDR = re.compile(r'(?P<name>"(?:[^"\\]|\\.)*"|[^"<>]*)\s*<(?P<address>[^<>]+)>')
 
@@ -77,16 +79,11 @@ class SmtpProfile(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def name_the_known_keys(cls, given: Any) -> Any:
-        unknown = sorted(str(key) for key in given if key not in cls.model_fields) if isinstance(given, dict) else []
-        if unknown:
-            raise ValueError(f"unknown profile key {', '.join(unknown)}; known keys: {', '.join(sorted(cls.model_fields))}")
-        return given
+        return fit.refuse_unknown(given, cls.model_fields)
 
     @model_validator(mode="after")
     def least_before_most(self) -> Self:
-        for least, most in (("retry_backoff_min", "retry_backoff_max"), ("reconnect_min", "reconnect_max")):
-            if getattr(self, least) > getattr(self, most):
-                raise ValueError(f"{least} is longer than {most}")
+        fit.least_before_most(self, ("retry_backoff_min", "retry_backoff_max"), ("reconnect_min", "reconnect_max"))
         return self
 
 

@@ -4,11 +4,13 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import orjson
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import AwareDatetime, BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts.suppressions import is_barred
 from app.accounts.window import next_open, open_until
 from app.catalogue.registry import Catalogue
 from app.core import audit
@@ -19,12 +21,14 @@ from app.core.errors import Conflict, NotFound
 from app.core.http import Guarded
 from app.core.ids import first_id_at
 from app.core.page import Page, Paging, encode_cursor
+from app.gateways.operators import operators_of
 from app.gateways.roads import Roads
+from app.gateways.router import Road
 from app.notifications.audience import ORDINARY, URGENT, Reached, Told
 from app.notifications.history import HistoryLine, history_of
 from app.notifications.hold import close
 from app.notifications.plan import zone_of
-from app.notifications.rows import Rows
+from app.notifications.rows import Rows, recut_for
 from app.notifications.states import State
 from app.rendering.compose import Composed
 
@@ -32,15 +36,16 @@ router = APIRouter(prefix="/messages", tags=["messages"], route_class=Guarded)
 
 # While a message has a line in the outbox, that line knows its state.
 SHOWN = """
-SELECT m.id, a.number AS account, m.type, m.channel, m.address, coalesce(o.gateway, m.gateway) AS gateway, coalesce(o.state, m.state) AS state,
+SELECT m.id, a.number AS account, m.type, m.channel, m.address, coalesce(o.gateway, m.gateway) AS gateway, m.route, m.sender, coalesce(o.state, m.state) AS state,
        CASE WHEN o.message_id IS NULL THEN m.reason ELSE o.reason END AS reason, m.subject, m.text, m.parts AS segments,
        coalesce(o.not_before, m.not_before) AS not_before, coalesce(o.expires_at, m.expires_at) AS expires_at, m.updated_at, m.resend_of, m.event_id, m.urgent
 FROM message m LEFT JOIN outbox o ON o.message_id = m.id LEFT JOIN account a ON a.id = m.account_id
 """
+ATTRIBUTES = sa.text("SELECT CAST(attributes AS text) FROM account WHERE id = :id")
 
 
 class MessageOut(BaseModel):
-    """`account` is null after its erasure. `segments` are the parts that are billed; null for e-mail."""
+    """`account` is null after its erasure. `segments` are the parts that are billed; null for e-mail. `route` and `sender`: of the route that was taken."""
 
     id: UUID
     account: str | None
@@ -48,6 +53,8 @@ class MessageOut(BaseModel):
     channel: str
     address: str
     gateway: str | None
+    route: str | None
+    sender: str | None
     state: State
     reason: str | None
     subject: str | None
@@ -156,7 +163,7 @@ async def cancel_message(message_id: UUID, caller: MayWriteMessages, session: Se
 
 @router.post("/{message_id}/resend", operation_id="resend_message", summary="Send its words once more, as a new message", status_code=201)
 async def resend_message(message_id: UUID, caller: MayWriteMessages, session: SessionDep, request: Request) -> MessageOut:
-    """A new message to the same address with the same words; it points to the old one. Quiet hours hold it as any other."""
+    """A new message to the same address with the same words; it points to the old one. Quiet hours hold it as any other, and a suppression forbids it."""
     old = (await session.execute(sa.text("SELECT * FROM message WHERE id = :id"), {"id": message_id})).first()
     if old is None:
         raise NotFound("There is no such message.", code="message_not_found")
@@ -168,6 +175,8 @@ async def resend_message(message_id: UUID, caller: MayWriteMessages, session: Se
     settings, moment, catalogue = request.app.state.settings, now(), Catalogue()
     await catalogue.refresh(session)
     rules, zone = catalogue.types.get(old.type), zone_of(timezone or "", settings.timezone)
+    if await is_barred(session, old.channel, old.address, mandatory=bool(rules and rules.mandatory)):
+        raise Conflict("Its address is suppressed: see GET /suppressions, and lift it there first if it may be written to again.", code="suppressed")
     keeps_quiet = old.channel == "sms" and not (rules and rules.passes_quiet_hours)
     opens = next_open(moment, zone, settings.quiet) if keeps_quiet else moment
     told = Told(
@@ -187,15 +196,15 @@ async def resend_message(message_id: UUID, caller: MayWriteMessages, session: Se
         encoding=old.encoding,
         parts=old.parts,
     )
-    road = (await Roads.look(session)).choose(old.channel)
+    road = await road_of(session, old)
     rows = Rows()
     made = rows.message(
         event_id=old.event_id,
         account_id=old.account_id,
         code=old.type,
         told=told,
-        words=words,
-        gateway=road.name if road else None,
+        words=recut_for(road, words),
+        road=road,
         now=moment,
         resend_of=message_id,
     )
@@ -204,3 +213,12 @@ async def resend_message(message_id: UUID, caller: MayWriteMessages, session: Se
     if road:
         request.state.after_commit = road.queues
     return MessageOut.model_validate(out(await existing(session, made)))
+
+
+async def road_of(session: AsyncSession, message: Any) -> Road | None:
+    """The road that the message would take now."""
+    router = await Roads().look(session)
+    operators = await operators_of(session, [message.address]) if router.asks_operator and message.channel == "sms" else {}
+    attributes = (await session.execute(ATTRIBUTES, {"id": message.account_id})).scalar() if router.asks_attributes else None
+    known = orjson.loads(attributes) if attributes else {}
+    return router.choose(message.channel, message.type, message.address, message.account_id, known, operators.get(message.address))

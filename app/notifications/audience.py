@@ -15,13 +15,14 @@ URGENT, ORDINARY = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """A contact as planning sees it."""
+    """A contact as planning sees it. `suppressed`: nobody wants to be written to there; `dead`: there is nobody there."""
 
     id: UUID
     channel: str
     address: str
     label: str
     suppressed: bool
+    dead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,13 @@ def choose(
         reached = [contact for contact in contacts if contact.channel == channel]
         if not reached:
             choices.append(Skipped(channel, None, "no_contact"))
-        choices += [Skipped(channel, contact.id, "suppressed") if contact.suppressed else told(rules, contact, zone, quiet, now) for contact in reached]
+        choices += [Skipped(channel, contact.id, "suppressed") if is_barred(rules, contact) else told(rules, contact, zone, quiet, now) for contact in reached]
     return choices
+
+
+def is_barred(rules: TypeRules, contact: Reached) -> bool:
+    """Whether a suppression keeps this type away. What the operator must tell goes against anybody's wish, but not to where nobody is."""
+    return contact.dead or (contact.suppressed and not rules.mandatory)
 
 
 def whole_refusal(rules: TypeRules | None, status: str, event_time: datetime, now: datetime) -> str | None:

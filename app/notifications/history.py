@@ -42,7 +42,7 @@ async def history_of(session: AsyncSession, message_id: UUID, created: datetime)
     now_sending = (await session.execute(ON_THE_WIRE, {"id": message_id})).first()
     born_held = bool(changes) and changes[0].state == State.HELD and (changes[0].at - created).total_seconds() < 1
     lines = [] if born_held else [line(created, State.QUEUED)]
-    lines += [line(row.at, State(row.state), row.reason, None, row.detail) for row in changes]
+    lines += [line(row.at, State(row.state), row.reason, gateway_of(row), row.detail) for row in changes]
     for row in attempts:
         lines.append(line(row.claimed_at, State.SENDING, None, row.gateway, f"attempt {row.n}" if row.n > 1 else None))
         lines.append(line(row.at, outcome_of(row.outcomes), row.reason, row.gateway, said_of(row)))
@@ -54,6 +54,11 @@ async def history_of(session: AsyncSession, message_id: UUID, created: datetime)
 
 def line(at: datetime, state: State, reason: str | None = None, gateway: str | None = None, detail: str | None = None) -> HistoryLine:
     return HistoryLine(at=at, state=state, reason=reason, gateway=gateway, detail=detail)
+
+
+def gateway_of(change: Any) -> str | None:
+    """Where a message went when it left another gateway's queue."""
+    return str(change.detail).rpartition(" -> ")[2] if change.reason == "rerouted" and change.detail else None
 
 
 def outcome_of(outcomes: list[str]) -> State:

@@ -11,42 +11,49 @@ from uuid import UUID
 import orjson
 import sqlalchemy as sa
 import structlog
-from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts.suppressions import barred
 from app.accounts.window import next_open, open_until
 from app.catalogue.registry import Catalogue
 from app.core import metrics
 from app.core.clock import now as clock
 from app.core.config import Settings
-from app.core.db import Database
+from app.core.db import Database, Executor
 from app.core.ids import new_id
 from app.core.wakeups import Wakeups
+from app.gateways.operators import operators_of
 from app.gateways.roads import Roads
+from app.gateways.router import NO_ATTRIBUTES
 from app.notifications.audience import Reached
 from app.notifications.plan import ACCOUNTS, zone_of
-from app.notifications.rows import CHANGES
+from app.notifications.reroute import Rerouting
+from app.notifications.rows import CHANGES, recut_for
 from app.notifications.states import State
+from app.notifications.stops import UNSTOPPED
 from app.rendering.compose import Composed, NoTemplate, RenderFailed, Templates, variables
 
 log = structlog.get_logger()
 
 BATCH = 500
 
-DUE = sa.text("""
-SELECT message_id FROM outbox WHERE state = 'held' AND not_before <= now() AND expires_at > now() ORDER BY not_before LIMIT :batch FOR UPDATE SKIP LOCKED
+DUE = sa.text(f"""
+SELECT message_id FROM outbox o WHERE state = 'held' AND stopped_at IS NULL AND not_before <= now() AND expires_at > now() AND {UNSTOPPED}
+ORDER BY not_before LIMIT :batch FOR UPDATE SKIP LOCKED
 """)
-HELD = sa.text("""
+HELD = sa.text(f"""
+WITH barred AS MATERIALIZED ({barred("SELECT address FROM message WHERE id = ANY(CAST(:ids AS uuid[]))")})
 SELECT m.id, m.account_id, m.event_id, m.type, m.channel, m.contact_id, m.address, m.subject, m.text, m.html, m.locale, m.template_id, m.template_version, m.encoding, m.parts,
-       e.time, CASE WHEN m.resend_of IS NULL THEN CAST(e.data AS text) END AS data, c.label, coalesce(c.suppressed, false) AS suppressed, c.id IS NULL AS contact_gone
+       e.time, CASE WHEN m.resend_of IS NULL THEN CAST(e.data AS text) END AS data, c.label, b.dead, c.id IS NULL AS contact_gone
 FROM message m LEFT JOIN event e ON e.id = m.event_id LEFT JOIN contact c ON c.id = m.contact_id
+LEFT JOIN barred b ON b.channel = m.channel AND b.address = m.address
 WHERE m.id = ANY(CAST(:ids AS uuid[])) ORDER BY m.id
 """)
 REWRITE = sa.text("""
 UPDATE message m SET subject = v.subject, text = v.text, html = v.html, locale = v.locale, template_id = v.template_id, template_version = v.version,
-       encoding = v.encoding, parts = v.parts, gateway = v.gateway, updated_at = :now
+       encoding = v.encoding, parts = v.parts, gateway = v.gateway, route = v.route, sender = v.sender, price = v.price, updated_at = :now
 FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS text[]), CAST(:c2 AS text[]), CAST(:c3 AS text[]), CAST(:c4 AS text[]), CAST(:c5 AS uuid[]), CAST(:c6 AS int[]),
-            CAST(:c7 AS text[]), CAST(:c8 AS smallint[]), CAST(:c9 AS text[]))
-    AS v(id, subject, text, html, locale, template_id, version, encoding, parts, gateway)
+            CAST(:c7 AS text[]), CAST(:c8 AS smallint[]), CAST(:c9 AS text[]), CAST(:c10 AS text[]), CAST(:c11 AS text[]), CAST(:c12 AS numeric[]))
+    AS v(id, subject, text, html, locale, template_id, version, encoding, parts, gateway, route, sender, price)
 WHERE m.id = v.id
 """)
 QUEUE = sa.text("""
@@ -55,35 +62,30 @@ FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS text[]), CAST(:c2 AS smallint[]), C
 WHERE o.message_id = v.id AND o.state = 'held'
 """)
 HOLD_ON = sa.text("""
-UPDATE outbox o SET not_before = v.not_before, send_until = v.send_until
+UPDATE outbox o SET reason = 'quiet_hours', not_before = v.not_before, send_until = v.send_until
 FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS timestamptz[]), CAST(:c2 AS timestamptz[])) AS v(id, not_before, send_until)
 WHERE o.message_id = v.id AND o.state = 'held'
 """)
-LATE = sa.text("""
+LATE = sa.text(f"""
 SELECT o.message_id, o.not_before, o.send_until, a.timezone FROM outbox o JOIN message m ON m.id = o.message_id JOIN account a ON a.id = m.account_id
-WHERE o.state = 'queued' AND o.send_until <= now() AND o.expires_at > now() LIMIT :batch FOR UPDATE OF o SKIP LOCKED
+WHERE o.state = 'queued' AND o.send_until <= now() AND o.expires_at > now() AND {UNSTOPPED} LIMIT :batch FOR UPDATE OF o SKIP LOCKED
 """)
 PUT_OFF = sa.text("""
 UPDATE outbox o SET state = 'held', reason = 'quiet_hours', not_before = v.not_before, send_until = v.send_until
 FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS timestamptz[]), CAST(:c2 AS timestamptz[])) AS v(id, not_before, send_until)
 WHERE o.message_id = v.id AND o.state = 'queued'
 """)
-EXPIRED = sa.text("SELECT message_id FROM outbox WHERE state = ANY(CAST(:states AS text[])) AND expires_at <= now() LIMIT :batch FOR UPDATE SKIP LOCKED")
+EXPIRED = sa.text(f"""
+SELECT message_id, resent AS is_doubtful FROM outbox o WHERE state = ANY(CAST(:states AS text[])) AND expires_at <= now() AND stopped_at IS NULL AND {UNSTOPPED}
+LIMIT :batch FOR UPDATE SKIP LOCKED
+""")
 CLOSE = sa.text("""
 WITH gone AS (DELETE FROM outbox WHERE message_id = ANY(CAST(:ids AS uuid[])) AND state = ANY(CAST(:states AS text[])) RETURNING message_id)
 UPDATE message SET state = :state, reason = :reason, updated_at = :now WHERE id = ANY(ARRAY(SELECT message_id FROM gone)) RETURNING id, channel, gateway, type
 """)
-UNROUTED = sa.text("""
-SELECT o.message_id, o.channel, o.gateway FROM outbox o LEFT JOIN gateway g ON g.name = o.gateway AND g.enabled
-WHERE o.state = 'queued' AND o.channel = :channel AND g.name IS NULL LIMIT :batch FOR UPDATE OF o SKIP LOCKED
-""")
-REROUTE = sa.text("""
-WITH moved AS (UPDATE outbox SET gateway = :gateway WHERE message_id = ANY(CAST(:ids AS uuid[])) RETURNING message_id)
-UPDATE message SET gateway = :gateway, updated_at = now() WHERE id = ANY(ARRAY(SELECT message_id FROM moved))
-""")
 
 
-async def close(session: AsyncSession, ids: Sequence[UUID], state: State, reason: str, moment: datetime, detail: str | None = None) -> list[UUID]:
+async def close(session: Executor, ids: Sequence[UUID], state: State, reason: str, moment: datetime, detail: str | None = None) -> list[UUID]:
     """End messages that are still held or queued: cancelled or expired. Which ones; those that are on the wire stay."""
     waiting = [State.HELD.value, State.QUEUED.value]
     rows = (await session.execute(CLOSE, {"ids": list(ids), "states": waiting, "state": state.value, "reason": reason, "now": moment})).all()
@@ -98,7 +100,8 @@ class Holding:
 
     def __init__(self, database: Database, settings: Settings, wakeups: Wakeups) -> None:
         self._database, self._settings, self._wakeups = database, settings, wakeups
-        self._catalogue, self._templates = Catalogue(), Templates(settings.locale)
+        self._catalogue, self._templates, self._roads = Catalogue(), Templates(settings.locale), Roads()
+        self._rerouting = Rerouting(database, wakeups)
         self._links = {"cabinet": settings.cabinet_url}
 
     async def release(self) -> int:
@@ -109,8 +112,9 @@ class Holding:
                 return 0
             await self._catalogue.refresh(session)
             await self._templates.refresh(session)
-            roads, moment = await Roads.look(session), clock()
+            router, moment = await self._roads.look(session), clock()
             rows = (await session.execute(HELD, {"ids": ids})).all()
+            operators = await operators_of(session, [row.address for row in rows if row.channel == "sms"]) if router.asks_operator else {}
             accounts = {row.id: row for row in (await session.execute(ACCOUNTS, {"ids": list({row.account_id for row in rows})})).all()}
             refused = {row.id: self._refusal(row, accounts) for row in rows}
             for reason in {reason for reason in refused.values() if reason}:
@@ -125,27 +129,30 @@ class Holding:
                     wanted.append(row)
             if again:
                 await session.execute(HOLD_ON, columns(again))
-            rewritten, queued = [], []
+            rewritten, queued, queues = [], [], set[str]()
             for row in wanted:
-                words, road = self._words(row, accounts[row.account_id], moment), roads.choose(row.channel)
-                name = road.name if road else None
-                until = self._until(row, accounts[row.account_id].timezone, moment)
+                account = accounts[row.account_id]
+                attributes = orjson.loads(account.attributes_json) if router.asks_attributes else NO_ATTRIBUTES
+                road = router.choose(row.channel, row.type, row.address, row.account_id, attributes, operators.get(row.address))
+                words = recut_for(road, self._words(row, account, moment))
+                by = (road.name, road.route, road.sender, road.price) if road else (None, None, None, None)
                 rewritten.append(
-                    (row.id, words.subject, words.text, words.html, words.locale, words.template_id, words.version, words.encoding, words.parts, name)
+                    (row.id, words.subject, words.text, words.html, words.locale, words.template_id, words.version, words.encoding, words.parts, *by)
                 )
-                queued.append((row.id, name, words.parts, until))
+                queued.append((row.id, by[0], words.parts, self._until(row, account.timezone, moment)))
+                queues.update(road.queues if road else ())
             if wanted:
                 await session.execute(REWRITE, columns(rewritten) | {"now": moment})
                 await session.execute(QUEUE, columns(queued) | {"now": moment})
                 await CHANGES.run(session, [(new_id(), row.id, moment, State.QUEUED.value, "released", None) for row in wanted])
-        self._wakeups.wake(*{queue for channel in ("sms", "email") if (road := roads.choose(channel)) for queue in road.queues})
+        self._wakeups.wake(*queues)
         return len(rows)
 
     def _refusal(self, row: Any, accounts: dict[UUID, Any]) -> str | None:
         rules = self._catalogue.types.get(row.type)
         if row.contact_gone or row.account_id not in accounts:
             return "contact_removed"
-        if row.suppressed:
+        if row.dead or (row.dead is not None and not (rules and rules.mandatory)):
             return "suppressed"
         if rules is None or not rules.enabled:
             return "type_disabled"
@@ -197,24 +204,17 @@ class Holding:
         return len(rows)
 
     async def expire(self) -> int:
-        """What came too late to be of use ends as expired."""
+        """What came too late to be of use ends as expired; but in doubt when it waited for its second try, for the first one may have arrived."""
         async with self._database.transaction() as session:
-            ids = list((await session.execute(EXPIRED, {"states": [State.HELD.value, State.QUEUED.value], "batch": BATCH})).scalars())
-            return len(await close(session, ids, State.EXPIRED, "too_late", clock())) if ids else 0
+            rows = (await session.execute(EXPIRED, {"states": [State.HELD.value, State.QUEUED.value], "batch": BATCH})).all()
+            for is_doubtful, state, reason in ((False, State.EXPIRED, "too_late"), (True, State.UNKNOWN, "no_answer")):
+                if ids := [row.message_id for row in rows if row.is_doubtful is is_doubtful]:
+                    await close(session, ids, state, reason, clock())
+            return len(rows)
 
     async def reroute(self) -> int:
-        """What is queued without an enabled gateway takes another one of its channel."""
-        moved, queues = 0, set[str]()
-        async with self._database.transaction() as session:
-            roads = await Roads.look(session)
-            for channel, road in roads.by_channel.items():
-                rows = (await session.execute(UNROUTED, {"channel": channel, "batch": BATCH})).all()
-                if rows:
-                    await session.execute(REROUTE, {"gateway": road.name, "ids": [row.message_id for row in rows]})
-                    queues.update(road.queues)
-                    moved += len(rows)
-        self._wakeups.wake(*queues)
-        return moved
+        """What is queued on a gateway that is gone, disabled, paused, lost or failing takes another one."""
+        return await self._rerouting.run()
 
 
 def columns(rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:

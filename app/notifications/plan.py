@@ -19,6 +19,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts.suppressions import barred
 from app.catalogue.registry import STAMP as TYPES_STAMP
 from app.catalogue.registry import Catalogue
 from app.core import metrics
@@ -26,10 +27,13 @@ from app.core.clock import now as clock
 from app.core.config import Settings
 from app.core.db import Database, is_away, is_conflict
 from app.core.wakeups import Wakeups
+from app.gateways.operators import operators_of
 from app.gateways.roads import ROADS, Roads
+from app.gateways.router import NO_ATTRIBUTES, Router
 from app.notifications.audience import Reached, Skipped, choose, skipped_decision
-from app.notifications.rows import Rows
+from app.notifications.rows import Rows, cut_for
 from app.notifications.states import State
+from app.notifications.stops import STOPS, Stops
 from app.rendering.compose import STAMP as TEMPLATES_STAMP
 from app.rendering.compose import NoTemplate, RenderFailed, Templates, variables
 
@@ -55,10 +59,10 @@ SELECT e.id AS event_id, e.type AS event_type, e.time AS event_time, CAST(e.data
 FROM event e JOIN locked a ON a.id = e.account_id
 WHERE e.id = ANY(ARRAY(SELECT event_id FROM taken)) ORDER BY e.account_id, e.time, e.id
 """)
-# Has anything changed that decides? Types, templates and roads in one round trip.
+# Has anything changed that decides? Types, templates, roads and stops in one round trip.
 LOOK = sa.text(f"""
 SELECT t.number AS types, t.revisions AS types_revision, w.number AS templates, w.revisions AS templates_revision,
-       (SELECT CAST(coalesce(json_agg(r), '[]') AS text) FROM ({ROADS}) r) AS roads
+       ({ROADS}) AS roads, {STOPS} AS stops
 FROM ({TYPES_STAMP.text}) AS t(number, revisions), ({TEMPLATES_STAMP.text}) AS w(number, revisions)
 """)
 ACCOUNTS = sa.text("""
@@ -66,7 +70,12 @@ SELECT id, number, name, status, balance, credit_limit, currency, locale, timezo
        CAST(attributes AS text) AS attributes_json
 FROM account WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
-CONTACTS = sa.text("SELECT id, account_id, channel, address, label, suppressed FROM contact WHERE account_id = ANY(CAST(:ids AS uuid[])) ORDER BY id")
+CONTACTS = sa.text(f"""
+WITH known AS MATERIALIZED (
+    SELECT id, account_id, channel, address, label FROM contact WHERE account_id = ANY(CAST(:ids AS uuid[]))
+), barred AS MATERIALIZED ({barred("SELECT address FROM known")})
+SELECT known.*, dead IS NOT NULL AS suppressed, coalesce(dead, false) AS dead FROM known LEFT JOIN barred USING (channel, address) ORDER BY id
+""")
 # Taken in at the very moment of an erasure: its data goes the way of the account's.
 FORGET = sa.text("UPDATE event SET data = '{}' WHERE id = ANY(CAST(:ids AS uuid[]))")
 ERASED = "erased"
@@ -94,7 +103,7 @@ class Planner:
 
     def __init__(self, database: Database, settings: Settings, wakeups: Wakeups) -> None:
         self._database, self._settings, self._wakeups = database, settings, wakeups
-        self._catalogue, self._templates = Catalogue(), Templates(settings.locale)
+        self._catalogue, self._templates, self._roads = Catalogue(), Templates(settings.locale), Roads()
         self._links = {"cabinet": settings.cabinet_url}
 
     async def plan(self, batch: int = BATCH) -> int:
@@ -150,26 +159,38 @@ class Planner:
         seen = (await session.execute(LOOK)).one()
         await self._catalogue.refresh(session, (seen.types, int(seen.types_revision)))
         await self._templates.refresh(session, (seen.templates, int(seen.templates_revision)))
-        roads = Roads.seen(orjson.loads(seen.roads))
+        router = await self._roads.refresh(session, seen.roads)
+        stops = Stops.seen(orjson.loads(seen.stops))
         ids = list({event.account.id for event in events})
         contacts: dict[UUID, list[Reached]] = defaultdict(list)
         for contact_id, account_id, *rest in await session.execute(CONTACTS, {"ids": ids}):
             contacts[account_id].append(Reached(contact_id, *rest))
+        operators = await operators_of(session, addresses_in(contacts)) if router.asks_operator else {}
         rows, tally, queues, now, gone = Rows(), Counter[tuple[str, ...]](), set[str](), clock(), list[UUID]()
         for event in events:
             if event.account.status == ERASED:
                 gone.append(event.id)
                 rows.decide(event.id, event.account.id, event.type, [skipped_decision(event.type, Skipped(None, None, "account_erased"))], now)
             else:
-                self._decide_one(event, contacts[event.account.id], roads, now, rows, tally, queues)
+                self._decide_one(event, contacts[event.account.id], router, operators, stops, now, rows, tally, queues)
         if gone:
             await session.execute(FORGET, {"ids": gone})
         return rows, tally, queues
 
     def _decide_one(
-        self, event: Waiting, contacts: list[Reached], roads: Roads, now: datetime, rows: Rows, tally: Counter[tuple[str, ...]], queues: set[str]
+        self,
+        event: Waiting,
+        contacts: list[Reached],
+        router: Router,
+        operators: dict[str, str],
+        stops: Stops,
+        now: datetime,
+        rows: Rows,
+        tally: Counter[tuple[str, ...]],
+        queues: set[str],
     ) -> None:
         rules, account = self._catalogue.types.get(event.type), event.account
+        attributes = orjson.loads(account.attributes_json) if router.asks_attributes else NO_ATTRIBUTES
         decisions = []
         for choice in choose(rules, account.status, contacts, event.time, zone_of(account.timezone, self._settings.timezone), self._settings.quiet, now):
             if isinstance(choice, Skipped):
@@ -186,23 +207,26 @@ class Planner:
                 log.warning("render_failed", type=event.type, channel=contact.channel, detail=str(error), event_id=str(event.id))
                 decisions.append(skipped_decision(event.type, Skipped(contact.channel, contact.id, "render_failed")))
                 continue
-            road = roads.choose(contact.channel)
+            road = router.choose(contact.channel, event.type, contact.address, account.id, attributes, operators.get(contact.address))
             name = road.name if road else None
-            message_id = rows.message(event_id=event.id, account_id=event.account.id, code=event.type, told=choice, words=words, gateway=name, now=now)
-            held = choice.not_before > now
+            words = cut_for(road, words)
+            stopped = stops.hold(event.type, name)
+            message_id = rows.message(event_id=event.id, account_id=account.id, code=event.type, told=choice, words=words, road=road, now=now, stopped=stopped)
+            held = "quiet_hours" if choice.not_before > now else "stopped" if stopped else None
             decisions.append(
                 {
                     "type": event.type,
                     "channel": contact.channel,
                     "contact_id": str(contact.id),
                     "outcome": "planned",
-                    "reason": "quiet_hours" if held else None,
+                    "reason": held,
                     "message_id": str(message_id),
                     "not_before": choice.not_before.isoformat(),
                     "template_id": str(words.template_id),
                     "template_version": words.version,
                     "gateway": name,
                 }
+                | ({"route": road.route} if road is not None and road.route is not None else {})
             )
             tally[contact.channel, name or "none", event.type, State.HELD if held else State.QUEUED] += 1
             if road and not held:
@@ -214,6 +238,11 @@ async def take(session: AsyncSession, batch: int) -> list[Waiting]:
     """The oldest waiting events, and with them all others of their accounts, which are locked until the end of the transaction."""
     rows: list[Any] = list((await session.execute(TAKE, {"batch": batch})).all())
     return [Waiting(row.event_id, row.event_type, row.event_time, orjson.loads(row.event_data), row) for row in rows]
+
+
+def addresses_in(contacts: dict[UUID, list[Reached]]) -> list[str]:
+    """The telephone numbers among them."""
+    return [contact.address for reached in contacts.values() for contact in reached if contact.channel == "sms"]
 
 
 def counted(events: list[Waiting], tally: Counter[tuple[str, ...]], queues: set[str]) -> Planned:

@@ -1,18 +1,21 @@
 """The rows that planning, resending and releasing write, in one place: a message and its line in the outbox are always made together."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import orjson
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db import BulkInsert, TogetherInsert
 from app.core.ids import new_id
+from app.gateways.router import Road
 from app.notifications.audience import URGENT, Told
 from app.notifications.states import State
 from app.rendering.compose import Composed
+from app.sms.segment import segment
 
 NOTIFICATIONS = BulkInsert(
     "notification",
@@ -36,6 +39,9 @@ MESSAGES = BulkInsert(
     template_id="uuid",
     template_version="int",
     gateway="text",
+    route="text",
+    sender="text",
+    price="numeric",
     state="text",
     urgent="bool",
     not_before="timestamptz",
@@ -64,7 +70,32 @@ OUTBOX = BulkInsert(
     attempts="smallint",
 )
 CHANGES = BulkInsert("message_change", id="uuid", message_id="uuid", at="timestamptz", state="text", reason="text", detail="text")
+STOPPED = sa.text("UPDATE outbox SET stopped_at = not_before WHERE message_id = ANY(CAST(:ids AS uuid[]))")
 DECIDED = TogetherInsert(NOTIFICATIONS, MESSAGES, OUTBOX)
+
+
+def cut(road: Road | None, text: str) -> tuple[str, int]:
+    """The alphabet of an SMS, and the parts that are billed, on this road."""
+    if road is not None and road.cutting is not None:
+        return road.cutting.count(text)
+    common = segment(text)
+    return common.encoding, common.count
+
+
+def cut_for(road: Road | None, words: Composed) -> Composed:
+    """The words with the alphabet and the number of parts that this road will make of them. They are taken as cut in the common way."""
+    if road is None or road.cutting is None or words.encoding is None:
+        return words
+    encoding, parts = cut(road, words.text)
+    return replace(words, encoding=encoding, parts=parts)
+
+
+def recut_for(road: Road | None, words: Composed) -> Composed:
+    """The same for words that were cut for another road before."""
+    if words.encoding is None:
+        return words
+    encoding, parts = cut(road, words.text)
+    return replace(words, encoding=encoding, parts=parts)
 
 
 @dataclass(slots=True)
@@ -75,6 +106,7 @@ class Rows:
     messages: list[tuple[Any, ...]] = field(default_factory=list)
     outbox: list[tuple[Any, ...]] = field(default_factory=list)
     changes: list[tuple[Any, ...]] = field(default_factory=list)
+    stopped: list[UUID] = field(default_factory=list)
 
     def decide(self, event_id: UUID, account_id: UUID, code: str, decisions: list[dict[str, Any]], now: datetime) -> None:
         self.notifications.append((event_id, account_id, code, orjson.dumps(decisions).decode(), now))
@@ -87,13 +119,17 @@ class Rows:
         code: str,
         told: Told,
         words: Composed,
-        gateway: str | None,
+        road: Road | None,
         now: datetime,
         resend_of: UUID | None = None,
+        stopped: bool = False,
     ) -> UUID:
-        """A message and its line in the outbox: `held` when its hour is still to come. Its id."""
+        """A message and its line in the outbox: `held` when its hour is still to come, or when a stop stands over it. Its id."""
         message_id, channel = new_id(), told.contact.channel
-        state, reason = (State.HELD, "quiet_hours") if told.not_before > now else (State.QUEUED, None)
+        gateway, route, sender, price = (road.name, road.route, road.sender, road.price) if road is not None else (None, None, None, None)
+        state, reason = (State.HELD, "quiet_hours") if told.not_before > now else (State.HELD, "stopped") if stopped else (State.QUEUED, None)
+        if reason == "stopped":
+            self.stopped.append(message_id)
         self.messages.append(
             (
                 message_id,
@@ -107,6 +143,9 @@ class Rows:
                 words.template_id,
                 words.version,
                 gateway,
+                route,
+                sender,
+                price,
                 state.value,
                 told.priority == URGENT,
                 told.not_before,
@@ -133,3 +172,5 @@ class Rows:
     async def write(self, session: AsyncSession) -> None:
         await DECIDED.run(session, self.notifications, self.messages, self.outbox)
         await CHANGES.run(session, self.changes)
+        if self.stopped:  # a column of its own would cost every message something
+            await session.execute(STOPPED, {"ids": self.stopped})

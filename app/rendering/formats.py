@@ -12,13 +12,13 @@ from datetime import time as Time  # noqa: N812
 from decimal import Decimal
 from functools import lru_cache
 
-import iuliia
 import phonenumbers
 from babel import Locale, UnknownLocaleError
 from babel.dates import format_date, format_time
 from babel.numbers import format_currency, get_currency_symbol
 
 from app.sms.gsm import foreign_characters
+from app.sms.latin import in_latin
 
 CURRENCY = re.compile(r"[A-Z]{3}")
 LARGEST = Decimal(10) ** 15
@@ -180,13 +180,9 @@ def phone(number: str) -> str:
     return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.INTERNATIONAL)
 
 
-_SIGNS = str.maketrans({"«": '"', "»": '"', "„": '"', "“": '"', "”": '"', "—": "-", "–": "-", "№": "No.", "…": "...", "₽": "RUB", "\u00a0": " ", "\u202f": " "})
-
-
 @lru_cache(maxsize=2000)
 def translit(text: str) -> str:
     """Cyrillic in Latin letters, with the quotes, dashes and signs that GSM lacks."""
     if len(text) > LONGEST_TRANSLIT:
         raise ValueError("transliterate at most 2,000 characters")
-    written: str = iuliia.WIKIPEDIA.translate(text).translate(_SIGNS)
-    return written
+    return in_latin(text)

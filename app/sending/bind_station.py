@@ -7,40 +7,46 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from datetime import timedelta
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import structlog
 
+from app.catalogue.registry import Catalogue
 from app.core import metrics
 from app.core.clock import now
 from app.core.db import Database, as_utc
 from app.core.secrets import SecretBox
+from app.gateways.health import Health
 from app.gateways.models import Gateway
 from app.gateways.settings import smpp_settings
-from app.sending.claim import Claimed
-from app.sending.deliver import Delivery
-from app.sending.flush import Flusher, Record
+from app.sending.bind_lane import open_bind_lane
+from app.sending.flush import Record
 from app.sending.lane import GRACE, WATCH, Lane, pause
-from app.sending.outcome import Accepted, Outcome, Unknown
-from app.sending.settle import Policy
+from app.sending.outcome import Outcome, is_gateways_fault
 from app.sending.slots import RENEW, Slot, take_slot
-from app.sending.smpp.bind import Bind
-from app.sending.smpp.compose import Shipment
 from app.sending.smpp.status import BindStatus
+from app.sending.trace_lines import TraceLines
 
 log = structlog.get_logger()
 
-LEASE_SPARE = timedelta(seconds=30)
+UTC = ZoneInfo("UTC")
 
 
 class BindStation:
     """One slot of one SMPP gateway. `run()` ends when the gateway is gone, is disabled, or has no such slot any more."""
 
-    def __init__(self, database: Database, secrets: SecretBox, gateway: str, slot: int, record: Record[Any]) -> None:
-        self._database, self._secrets, self._gateway, self._number, self._record = database, secrets, gateway, slot, record
+    def __init__(self, database: Database, secrets: SecretBox, gateway: str, slot: int, record: Record[Any], zone: ZoneInfo = UTC) -> None:
+        """`zone` is the operator's: days of budgets and hours without a bind are told by its clock."""
+        self._database, self._secrets, self._gateway, self._number, self._record, self._zone = database, secrets, gateway, slot, record, zone
+        self._catalogue = Catalogue()
+        self._trace = TraceLines(database, gateway, slot)
+        self._traced_until: datetime | None = None
         self._lane: Lane | None = None
         self._slot: Slot | None = None
+        self._health: Health | None = None
+        self._revision = 0
         self._paused = False
         self._stopping = asyncio.Event()
         self._changed = asyncio.Event()
@@ -55,7 +61,7 @@ class BindStation:
     async def run(self) -> None:
         while not self._stopping.is_set():
             try:
-                gateway = await find_gateway(self._database, self._gateway)
+                gateway = await self._look()
                 if not is_wanted(gateway, self._number):
                     return
                 assert gateway is not None
@@ -70,56 +76,35 @@ class BindStation:
         """Bind and send until the gateway changes, the slot is lost, or the end is asked for."""
         self._paused = gateway.paused
         lane = self._lane = self._open(gateway, slot)
+        self._traced_until = None
+        self._trace_as_wanted(gateway, lane)
         lane.start()
         try:
             await self._watch(gateway.revision, slot, lane)
         finally:
             await self._drain(slot, lane)
             self._lane = None
+            await self._trace.close()
             metrics.BIND_UP.labels(self._gateway, str(self._number)).set(0)
             with contextlib.suppress(Exception):
-                await slot.give_up(self._database, status_json(lane.wire.status))  # type: ignore[arg-type]
+                await slot.give_up(self._database, self._said(lane))
 
     def _open(self, gateway: Gateway, slot: Slot) -> Lane:
         settings = smpp_settings(gateway, self._secrets)
-        profile = settings.profile
-        policy = Policy(
-            gateway=gateway.name,
-            receipt_group=profile.receipt_group or gateway.name,
-            backoff_min=timedelta(seconds=profile.retry_backoff_min),
-            backoff_max=timedelta(seconds=profile.retry_backoff_max),
-            attempts=profile.temp_attempts,
-        )
-
-        def came(shipment: Shipment, outcome: Outcome) -> None:
-            count_status(gateway.name, outcome)
-            delivery.came(shipment.key, outcome)
-
-        def ship(claimed: Claimed) -> int:
-            left = claimed.expires_at - now()
-            reference = claimed.id.int & 0xFFFF
-            return bind.ship(
-                Shipment(claimed.id, claimed.address, claimed.text, None, max(left, timedelta(minutes=1)), claimed.urgent, reference, claimed.attempts + 1)
-            )
-
-        bind = Bind(settings, on_outcome=came, on_receipt=lambda receipt: flusher.receipt(receipt), on_change=self._note, slot=self._number)  # noqa: PLW0108 - the flusher comes next
-        flusher = Flusher(
-            self._database, slot.fence, policy, release=lambda claimed, written: bind.release(delivery.done(claimed, written=written)), record=self._record
-        )
-        # Writing takes its time, too: a window of parts, and the ten of one long message, at the agreed rate.
-        writing = (settings.window + profile.max_parts) / rate if (rate := settings.rate_of_bind) else 0.0
-        lease = timedelta(seconds=profile.response_timeout + writing) + LEASE_SPARE
-        delivery = Delivery(
+        if gateway.revision != self._revision:  # other settings, other answers: only how long it is down goes on
+            self._health, self._revision = Health(settings.profile, down_since=self._health.down_since if self._health else None), gateway.revision
+        return open_bind_lane(
             self._database,
-            bind,
-            slot.fence,
-            policy,
-            flusher,
-            ship=ship,
-            lease=lease,
+            settings,
+            slot,
+            self._catalogue,
+            self._zone,
+            self._record,
+            on_change=self._note,
+            on_answer=self._answered,
+            on_trace=self._trace.add,
             may_claim=lambda: slot.is_sure and not self._paused and not self._stopping.is_set(),
         )
-        return Lane(bind, delivery, flusher)
 
     async def _drain(self, slot: Slot, lane: Lane) -> None:
         """End the lane. Until the last answer is in, the slot stays ours: a drain may take longer than the hold."""
@@ -131,10 +116,37 @@ class BindStation:
             await asyncio.gather(keeper, return_exceptions=True)
 
     async def _keep(self, slot: Slot, lane: Lane) -> None:
-        while await slot.renew(self._database, status_json(lane.wire.status)):  # type: ignore[arg-type]
+        while await slot.renew(self._database, self._said(lane)):
             await asyncio.sleep(RENEW)
 
+    async def _look(self) -> Gateway | None:
+        """The gateway as it stands, and the types up to date with it."""
+        async with self._database.transaction() as session:
+            await self._catalogue.refresh(session)
+            return await session.get(Gateway, self._gateway)
+
+    def _trace_as_wanted(self, gateway: Gateway, lane: Lane) -> None:
+        """Begin or end writing PDUs down, when that was asked for since the last look."""
+        if gateway.trace_until != self._traced_until:
+            self._traced_until = gateway.trace_until
+            left = (gateway.trace_until - now()).total_seconds() if gateway.trace_until is not None else 0.0
+            lane.wire.trace_until = time.monotonic() + left if left > 0 else 0.0  # type: ignore[union-attr]  # the wire of this lane is a Bind
+
+    def _said(self, lane: Lane) -> dict[str, Any]:
+        """What the slot's row says of this bind."""
+        said = status_json(lane.wire.status)  # type: ignore[arg-type]  # the wire of this lane is a Bind
+        return said | {"health": self._health.as_json() if self._health else None}
+
+    def _answered(self, outcome: Outcome) -> None:
+        """Count it; and tell at once when it makes the gateway one that others should stand in for."""
+        fault = is_gateways_fault(outcome)
+        if self._health is not None and fault is not None and self._health.answered(well=not fault):
+            log.warning("gateway_failing", gateway=self._gateway, slot=self._number)
+            self._changed.set()
+
     def _note(self, status: BindStatus) -> None:
+        if self._health is not None:
+            self._health.moved(status.state)
         metrics.BIND_UP.labels(self._gateway, str(self._number)).set(status.state in ("bound", "throttled"))
         if status.state == "throttled":
             metrics.THROTTLED.labels(self._gateway).inc()
@@ -151,13 +163,13 @@ class BindStation:
                     self._changed.clear()
                     # A database that does not answer at all must not keep us bound beyond the end of our hold.
                     async with asyncio.timeout(max(0.1, slot.until - time.monotonic())):
-                        kept = await slot.renew(self._database, status_json(lane.wire.status))  # type: ignore[arg-type]
+                        kept = await slot.renew(self._database, self._said(lane))
                     if not kept:
                         log.warning("slot_lost", gateway=self._gateway, slot=self._number)
                         return
                     renewed = time.monotonic()
                 async with asyncio.timeout(max(0.1, slot.until - time.monotonic())):
-                    gateway = await find_gateway(self._database, self._gateway)
+                    gateway = await self._look()
             except Exception as error:
                 log.warning("slot_not_renewed", gateway=self._gateway, error=type(error).__name__)
                 if time.monotonic() > slot.until:
@@ -169,6 +181,9 @@ class BindStation:
             if gateway.paused != self._paused:
                 self._paused = gateway.paused
                 self.poke()
+            self._trace_as_wanted(gateway, lane)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._trace.flush(), WATCH)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(first_of(self._stopping, self._changed), WATCH)
 
@@ -185,17 +200,6 @@ def status_json(status: BindStatus) -> dict[str, Any]:
     if shown["last_error"]:
         shown["last_error"]["at"] = as_utc(shown["last_error"]["at"])
     return shown
-
-
-def count_status(gateway: str, outcome: Outcome) -> None:
-    """Every answer by its number; `none` where there was no answer."""
-    code = "0x00000000" if isinstance(outcome, Accepted) else "none" if isinstance(outcome, Unknown) else outcome.code or "none"
-    metrics.STATUS.labels(gateway, code).inc()
-
-
-async def find_gateway(database: Database, name: str) -> Gateway | None:
-    async with database.transaction() as session:
-        return await session.get(Gateway, name)
 
 
 async def first_of(*events: asyncio.Event) -> None:

@@ -1,44 +1,67 @@
 """Claim: what one wire can take now becomes `sending`, in a transaction that is durable before the first octet goes out.
 
 A claim is never larger than the room on the wire: after a crash at most a window of messages is in doubt, and everything else simply goes on.
+The same statement allots the numbers that tie the parts of long messages together, one after the other for each address.
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from app.core.db import Executor
+from app.notifications.stops import UNSTOPPED
 
-# By priority, then age. Each priority is a range of its own in the index, so that messages put off for later are not walked over.
+# What may go now, by priority, then age. Each priority is a range of its own in the index, so that messages put off for later are not walked over.
+DUE = f"""
+SELECT d.* FROM unnest(CAST(:priorities AS smallint[])) AS p(priority) CROSS JOIN LATERAL (
+    SELECT message_id, parts, priority, not_before FROM outbox o
+    WHERE gateway = :gateway AND priority = p.priority AND state = 'queued' AND not_before <= :now
+      AND expires_at > :now AND (send_until IS NULL OR send_until > :now) AND {UNSTOPPED}
+    ORDER BY not_before, message_id LIMIT :room FOR UPDATE SKIP LOCKED
+) d
+"""
+TAKE = """
+UPDATE outbox SET state = 'sending', claimed_by = :owner, claimed_at = :now, lease_until = :lease
+WHERE message_id = ANY({ids})
+RETURNING message_id, parts, priority, not_before, tries, attempts, expires_at, resent
+"""
+# A long message gets a number by a function of the database, called for it alone: as a part of the statement it would cost every claim its planning.
+# In the order of addresses, so that two claims never wait for each other; OFFSET 0 keeps the steps apart.
+HAND_OVER = """
+SELECT id, type, channel, address, subject, text, html, sender, price, parts, urgent, tries, attempts, expires_at, resent, due, reference FROM (
+    SELECT m.*, CASE WHEN parts > 1 AND channel = 'sms' THEN next_joint_reference(address, :now) END AS reference FROM (
+        SELECT m.id, m.type, m.channel, m.address, m.subject, m.text, m.html, m.sender, m.price, m.urgent, {due} AS due, mine.*
+        FROM mine JOIN message m ON m.id = mine.message_id ORDER BY m.address COLLATE "C" OFFSET 0
+    ) m OFFSET 0
+) m ORDER BY priority, not_before, message_id
+"""
 # The first message always fits: a long one may have more parts than the window.
-CLAIM = sa.text("""
-WITH due AS MATERIALIZED (
-    SELECT o.* FROM unnest(CAST(:priorities AS smallint[])) AS p(priority) CROSS JOIN LATERAL (
-        SELECT message_id, parts, priority, not_before FROM outbox
-        WHERE gateway = :gateway AND priority = p.priority AND state = 'queued' AND not_before <= :now
-          AND expires_at > :now AND (send_until IS NULL OR send_until > :now)
-        ORDER BY not_before, message_id LIMIT :room FOR UPDATE SKIP LOCKED
-    ) o
-), fitting AS (
+CLAIM = sa.text(f"""
+WITH due AS MATERIALIZED ({DUE}), fitting AS (
     SELECT message_id, parts, sum(parts) OVER (ORDER BY priority, not_before, message_id) AS upto FROM due
-), mine AS (
-    UPDATE outbox SET state = 'sending', claimed_by = :owner, claimed_at = :now, lease_until = :lease
-    WHERE message_id = ANY(ARRAY(SELECT message_id FROM fitting WHERE upto <= :room OR upto = parts))
-    RETURNING message_id, parts, priority, not_before, tries, attempts, expires_at
-)
-SELECT m.id, m.type, m.channel, m.address, m.subject, m.text, m.html, mine.parts, m.urgent, mine.tries, mine.attempts, mine.expires_at,
-       (SELECT count(*) FROM due) AS due
-FROM mine JOIN message m ON m.id = mine.message_id ORDER BY mine.priority, mine.not_before, mine.message_id
+), mine AS ({TAKE.format(ids="ARRAY(SELECT message_id FROM fitting WHERE upto <= :room OR upto = parts)")})
+{HAND_OVER.format(due="(SELECT count(*) FROM due)")}
 """)
 UNCLAIM = sa.text("""
 UPDATE outbox SET state = 'queued', claimed_by = NULL, lease_until = NULL
-WHERE claimed_by = :owner AND state = 'sending' AND message_id <> ALL(CAST(:in_hand AS uuid[]))
+WHERE claimed_by = :owner AND state = 'sending' AND message_id <> ALL(CAST(:in_hand AS uuid[])) RETURNING message_id
 """)
 
 PRIORITIES = [0, 1, 2]
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """What budgets have set aside for a message: given back when it comes back unsent."""
+
+    day: date
+    budgets: tuple[tuple[str, str], ...]  # scope and name
+    parts: int
+    cost: Decimal
 
 
 @dataclass(slots=True)
@@ -58,10 +81,15 @@ class Claimed:
     attempts: int
     expires_at: datetime
     claimed_at: datetime
+    sender: str | None = None
+    price: Decimal | None = None  # of a part, as the route had it
+    resent: bool = False  # this is its one second try after silence
+    reference: int | None = None  # ties its parts together; None: it was planned as one part
     began: float = 0.0  # monotonic, for the histogram
     room: int = 0  # what the wire counted for it
     due: int = 0  # how many were due when it was claimed, itself included
     put_back: bool = False  # its outcome makes it due again
+    reserved: Reserved | None = None
 
 
 async def claim_due(session: Executor, gateway: str, owner: UUID, room: int, now: datetime, lease: timedelta) -> list[Claimed]:
@@ -71,6 +99,6 @@ async def claim_due(session: Executor, gateway: str, owner: UUID, room: int, now
     return [Claimed(**row._mapping, claimed_at=now) for row in rows]  # noqa: SLF001 - SQLAlchemy's name for a row as a mapping
 
 
-async def unclaim(session: Executor, owner: UUID, in_hand: list[UUID]) -> None:
-    """Give back what was claimed without our knowing (the answer to a commit was lost): none of it was written to the wire."""
-    await session.execute(UNCLAIM, {"owner": owner, "in_hand": in_hand})
+async def unclaim(session: Executor, owner: UUID, in_hand: list[UUID]) -> list[UUID]:
+    """Give back what was claimed without our knowing (the answer to a commit was lost): none of it was written to the wire. Which ones."""
+    return list((await session.execute(UNCLAIM, {"owner": owner, "in_hand": in_hand})).scalars())

@@ -15,6 +15,7 @@ import structlog
 
 from app.core.clock import now
 from app.core.db import Database
+from app.sending.budgets import Budgets
 from app.sending.claim import Claimed, claim_due, unclaim
 from app.sending.flush import Flusher
 from app.sending.outcome import Deferred, Outcome
@@ -50,9 +51,10 @@ class Delivery:
         ship: Callable[[Claimed], int],
         lease: timedelta,
         may_claim: Callable[[], bool] = lambda: True,
+        budgets: Budgets | None = None,
     ) -> None:
         self._database, self._wire, self._owner, self._policy, self._flusher = database, wire, owner, policy, flusher
-        self._ship, self._lease, self._may_claim = ship, lease, may_claim
+        self._ship, self._lease, self._may_claim, self._budgets = ship, lease, may_claim, budgets
         self._poked = asyncio.Event()  # there may be work
         self._roomy = asyncio.Event()  # the wire may take more
         self._in_hand: dict[UUID, Claimed] = {}
@@ -120,10 +122,7 @@ class Delivery:
             return False
 
     async def _claim_and_ship(self, room: int, moment: datetime) -> bool:
-        async with self._database.atomic() as connection:
-            if self._doubt:
-                await unclaim(connection, self._owner, list(self._in_hand))
-            batch = await claim_due(connection, self._policy.gateway, self._owner, room, moment, self._lease)
+        batch, dry = await self._take(room, moment)
         self._doubt = False
         began = time.monotonic()
         for claimed in batch:
@@ -134,7 +133,18 @@ class Delivery:
             except Exception as error:  # a mistake of ours; the message gets another attempt, and its neighbours theirs
                 log.error("ship_failed", gateway=self._policy.gateway, message_id=str(claimed.id), exc_info=error)
                 self._flusher.outcome(claimed, Deferred("internal_error", timedelta(seconds=30)))
-        return not batch or batch[0].due == len(batch) < room
+        return dry
+
+    async def _take(self, room: int, moment: datetime) -> tuple[list[Claimed], bool]:
+        """The claim itself, and whether it was all that is due."""
+        in_hand = list(self._in_hand) if self._doubt else None
+        if self._budgets is not None and self._budgets.stand:
+            return await self._budgets.claim(self._owner, room, moment, self._lease, in_hand)
+        async with self._database.atomic() as connection:
+            if in_hand is not None:
+                await unclaim(connection, self._owner, in_hand)
+            batch = await claim_due(connection, self._policy.gateway, self._owner, room, moment, self._lease)
+        return batch, not batch or batch[0].due == len(batch) < room
 
 
 async def rest(until: asyncio.Event, seconds: float) -> None:

@@ -43,3 +43,13 @@ class Unknown:
 
 
 Outcome = Accepted | Refused | Deferred | Unknown
+
+
+def is_gateways_fault(outcome: Outcome) -> bool | None:
+    """Whether another gateway might have done better with this message; None when the far side had no part in it."""
+    if isinstance(outcome, Unknown):
+        return True
+    if isinstance(outcome, Accepted):
+        return False
+    # Without a code the far side said nothing: it was never written, or we ourselves would not send it.
+    return isinstance(outcome, Deferred) if outcome.code else None

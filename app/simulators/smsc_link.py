@@ -1,12 +1,15 @@
-"""One connection to the simulated SMSC: PDUs in, answers out, as its behaviour says."""
+"""One connection to the simulated SMSC: PDUs in, answers out, as its behaviour and its scenario say."""
 
 import asyncio
 import logging
+import socket
+import struct
 import time
 from collections import deque
 from typing import TYPE_CHECKING
 
 from app.simulators import smsc_wire as wire
+from app.simulators.smsc_scenario import LinkAction, OnBind, OnSubmit, OnTime
 
 if TYPE_CHECKING:
     from app.simulators.smsc import SmscSimulator
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SILENCE = -1  # as a status: no answer at all
+REORDER_PATIENCE = 0.3  # seconds after which collected answers leave, however few there are
+OPTIONAL = wire.tlv(0x001D, b"as the scenario says\0") + wire.tlv(0x1401, b"\x01\xff\x00")  # additional_status_info_text, and a vendor's
 
 
 class Link(asyncio.Protocol):
@@ -25,6 +30,7 @@ class Link(asyncio.Protocol):
         self.behaviour = smsc.behaviour
         self.account: Account | None = None
         self.mode = ""
+        self.number = 0  # the n-th bind that was accepted
         self.unanswered = 0
         self._transport: asyncio.Transport | None = None
         self._rest = b""
@@ -33,8 +39,12 @@ class Link(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._next_part = 0.0
         self._sequence = 0
+        self._frozen = False
+        self._unbinding = False
+        self._held: list[bytes] = []  # answers that wait for an unbind_resp
+        self._collected: list[bytes] = []  # answers that leave in reverse
         # Nothing but the destination and the fact is needed: then a submit costs a fifth.
-        self._is_hurried = not smsc.behaviour.keep_log and smsc.on_event is None and smsc.answer is None
+        self._is_hurried = not (smsc.behaviour.keep_log or smsc.on_event is not None or smsc.answer is not None or smsc.player or smsc.log.is_on)
 
     @property
     def receives(self) -> bool:
@@ -53,12 +63,14 @@ class Link(asyncio.Protocol):
         self.smsc.closed(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._frozen:
+            return
         data = self._rest + data
         end = 0
         try:
             for command, status, sequence, start, end in wire.frames(data):
                 self._take((command, status, sequence), data, start, end)
-                if self._transport is None or self._transport.is_closing():
+                if self._transport is None or self._transport.is_closing() or self._frozen:
                     return
         except ValueError:
             log.warning("garbage from an ESME; reset")
@@ -68,15 +80,8 @@ class Link(asyncio.Protocol):
         self.flush()
 
     def write(self, octets: bytes) -> None:
-        if self._transport is not None:
+        if self._transport is not None and not self._frozen:
             self._transport.write(octets)
-
-    def reset(self) -> None:
-        """RST, so that what is under way is lost on both sides."""
-        if self._transport is not None:
-            self._transport.abort()
-            self._transport = None
-            self.smsc.closed(self)
 
     def next_sequence(self) -> int:
         self._sequence = self._sequence % 0x7FFFFFFF + 1
@@ -87,30 +92,89 @@ class Link(asyncio.Protocol):
             self.write(b"".join(self._out))
             self._out.clear()
 
+    # -- how a link ends, or seems to live
+
+    def reset(self) -> None:
+        """RST, so that what is under way is lost on both sides."""
+        if self._transport is not None:
+            if (connection := self._transport.get_extra_info("socket")) is not None:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._transport.abort()
+            self._transport = None
+            self.smsc.closed(self)
+
+    def shut(self) -> None:
+        """FIN: what was answered still leaves."""
+        self.flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    def freeze(self) -> None:
+        """Half open: nothing goes in or out any more, and nobody hangs up."""
+        self.flush()
+        self._frozen = True
+        self.smsc.unbound(self)
+
+    def unbind(self) -> None:
+        """Say unbind; answers wait for the unbind_resp, and after them the connection is closed."""
+        self.flush()
+        self._unbinding = True
+        self.write(wire.frame(wire.UNBIND, 0, self.next_sequence()))
+
+    def act(self, action: LinkAction | None) -> None:
+        if action is not None and self._transport is not None:
+            self.smsc.log.note("lost", bind=self.number, how=action)
+            {"reset": self.reset, "close": self.shut, "freeze": self.freeze, "unbind": self.unbind}[action]()
+
+    def say(self, rule: OnBind | OnSubmit | OnTime) -> None:
+        """Write what a rule wants written, sensible or not."""
+        self.flush()
+        if rule.send:
+            self.write(bytes.fromhex(rule.send))
+        if rule.command is not None:
+            self.write(wire.frame(rule.command, 0, self.next_sequence(), b"\0" * 8))
+        if rule.length is not None:
+            self.write(wire.HEADER.pack(rule.length, wire.DELIVER_SM, 0, self.next_sequence()) + b"\x7f" * 100)
+
+    # -- PDUs
+
     def _take(self, header: tuple[int, int, int], data: bytes, start: int, end: int) -> None:
         command, status, sequence = header
         if command == wire.SUBMIT_SM:
             self._submit(sequence, data, start, end)
-        elif command == wire.DELIVER_SM | wire.RESPONSE:
+        elif command in (wire.DELIVER_SM | wire.RESPONSE, wire.DATA_SM | wire.RESPONSE):
             if self.account is not None:
                 self.account.answered(self, sequence, status)
         elif command == wire.ENQUIRE_LINK:
-            self.smsc.enquired += 1
-            self._out.append(wire.frame(wire.ENQUIRE_LINK | wire.RESPONSE, 0, sequence))
+            self._enquire(sequence)
+        elif command == wire.ENQUIRE_LINK | wire.RESPONSE:
+            self.smsc.enquiries_answered += 1
         elif command in wire.BINDS:
             self._bind(command, sequence, data[start:end])
         elif command == wire.UNBIND:
             self.smsc.unbinds += 1
             self._out.append(wire.frame(wire.UNBIND | wire.RESPONSE, 0, sequence))
-            self.flush()
-            if self._transport is not None:
-                self._transport.close()
+            self.shut()
+        elif command == wire.UNBIND | wire.RESPONSE and self._unbinding:
+            self.smsc.other.append((command, status, sequence))
+            self._out += self._held
+            self.unanswered -= len(self._held)
+            self._held.clear()
+            asyncio.get_running_loop().call_later(0.2, self.shut)  # for answers that are delayed
+            self._unbinding = False
         else:
             self.smsc.other.append((command, status, sequence))
+
+    def _enquire(self, sequence: int) -> None:
+        self.smsc.enquired += 1
+        rule = self.smsc.player.on_enquire(self.number) if self.smsc.player else None
+        if rule is None or not rule.silent:
+            self._out.append(wire.frame(wire.ENQUIRE_LINK | wire.RESPONSE, 0, sequence))
 
     def _bind(self, command: int, sequence: int, body: bytes) -> None:
         smsc, behaviour = self.smsc, self.behaviour
         system_id, password = (field.decode("latin-1") for field in body.split(b"\0", 2)[:2])
+        rule = smsc.player.on_bind(len(smsc.binds) + 1) if smsc.player else None
         status = 0
         if len(smsc.binds) < len(behaviour.bind_statuses):
             status = behaviour.bind_statuses[len(smsc.binds)]
@@ -118,17 +182,39 @@ class Link(asyncio.Protocol):
             status = 0x0F
         elif behaviour.password not in (None, password):
             status = 0x0E
+        if rule is not None and not status:
+            status = SILENCE if rule.silent else rule.status
         smsc.binds.append((time.monotonic(), system_id, password, status))
+        smsc.log.note("bind", attempt=len(smsc.binds), system_id=system_id, status=status, mode=wire.BINDS[command])
         if status == SILENCE:
             return
         # SMPP 3.4, 4.1.2: after an error the body may be left out.
-        self._out.append(wire.frame(command | wire.RESPONSE, status, sequence, b"" if status else b"simulator\0"))
+        body = b"simulator\0" + wire.tlv(0x0210, b"\x34") if not status else {"nul": b"\0", "tlv": b"\0" + OPTIONAL}.get(rule.body if rule else "", b"")
+        octets = wire.frame(command | wire.RESPONSE, status, sequence, body)
+        delay = smsc.player.seconds(rule.delay) if smsc.player and rule else 0.0
+        if delay:
+            asyncio.get_running_loop().call_later(delay, self._bound, octets, command, system_id, status, rule)
+        else:
+            self._bound(octets, command, system_id, status, rule)
+
+    def _bound(self, octets: bytes, command: int, system_id: str, status: int, rule: OnBind | None) -> None:
+        if self._transport is None:
+            return
+        self._out.append(octets)
+        self.flush()
+        smsc = self.smsc
         if status == 0:
             self.mode = wire.BINDS[command]
+            self.number = smsc.next_bind()
             self.account = smsc.account(system_id)
             smsc.links.append(self)
-            self.flush()
             self.account.joined(self)
+        if rule is not None and smsc.player is not None:
+            asyncio.get_running_loop().call_later(smsc.player.seconds(rule.link_after), self._follow, rule)
+
+    def _follow(self, rule: OnBind) -> None:
+        self.say(rule)
+        self.act(rule.link)
 
     def _submit(self, sequence: int, data: bytes, start: int, end: int) -> None:
         smsc = self.smsc
@@ -142,27 +228,46 @@ class Link(asyncio.Protocol):
             if submit is None:
                 self._reply(wire.frame(wire.SUBMIT_SM | wire.RESPONSE, 0x02, sequence))
                 return
+            submit.at, submit.bind = time.monotonic(), self.number
             smsc.count(destination, submit.short_message + submit.tlvs.get(0x0424, b"") + submit.tlvs.get(0x020F, b""))
             if self.behaviour.keep_log:
                 smsc.submits.append(submit)
         self.unanswered += 1
         smsc.most_unanswered = max(smsc.most_unanswered, self.unanswered)
+        wants_receipt = self._wants_receipt(data, address_end, end)
+        rule = smsc.player.on_submit(self.number, submit) if smsc.player is not None and submit is not None else None
+        if rule is not None and submit is not None:
+            self._play(rule, submit, destination, wants_receipt=wants_receipt)
+            return
         status: int | bytes = self._verdict(destination.decode("latin-1"), submit)
-        if status == SILENCE:
-            return
-        if isinstance(status, bytes):
-            self._reply(status)
-            return
-        if status:
-            self._reply(wire.frame(wire.SUBMIT_SM | wire.RESPONSE, status, sequence))
-            return
-        smsc.accepted += 1
-        identity = smsc.next_id()
-        self._reply(wire.frame(wire.SUBMIT_SM | wire.RESPONSE, 0, sequence, identity.encode() + b"\0"))
         if submit is not None:
+            submit.status = status if isinstance(status, int) and status != SILENCE else None
+        if status == SILENCE:
+            smsc.tell_of(submit, taken=False)
+        elif isinstance(status, bytes):
+            smsc.tell_of(submit, taken=False)
+            self._reply(status)
+        elif status:
+            smsc.tell_of(submit, taken=False)
+            self._reply(wire.frame(wire.SUBMIT_SM | wire.RESPONSE, status, sequence))
+        else:
+            answer, lead = self._accept(sequence, submit, destination, wants_receipt=wants_receipt)
+            self._reply_in(lead, answer) if lead else self._reply(answer)
+
+    def _accept(self, sequence: int, submit: wire.Submit | None, destination: bytes, *, wants_receipt: bool) -> tuple[bytes, float]:
+        """The answer that says yes, and how many seconds it has to wait for its receipt to be first."""
+        smsc = self.smsc
+        smsc.accepted += 1
+        number = smsc.identities.number(_joint_of(submit))
+        identity = smsc.identities.of_answer(number)
+        lead = 0.0
+        if submit is not None:
+            submit.identity = identity
+            smsc.tell_of(submit, taken=True)
             smsc.keep(submit)
-        if self.behaviour.receipts and self.account is not None and self._wants_receipt(data, address_end, end):
-            self.account.receipt(destination, identity, submit)
+        if self.behaviour.receipts and self.account is not None and wants_receipt:
+            lead = self.account.receipt(destination, number, submit, self)
+        return wire.frame(wire.SUBMIT_SM | wire.RESPONSE, 0, sequence, identity.encode() + b"\0"), lead
 
     def _wants_receipt(self, data: bytes, address_end: int, end: int) -> bool:
         # esm_class, protocol_id and priority, two times, then registered_delivery
@@ -181,7 +286,10 @@ class Link(asyncio.Protocol):
             self.reset()
             return SILENCE
         if behaviour.window is not None and self.unanswered > behaviour.window:
+            smsc.window_violations += 1
             return behaviour.window_status
+        if smsc.throttled_until and time.monotonic() < smsc.throttled_until:
+            return smsc.throttle_status
         if behaviour.rate is not None:
             now = asyncio.get_running_loop().time()
             if now < self._next_part - 1 / behaviour.rate:
@@ -194,7 +302,61 @@ class Link(asyncio.Protocol):
             return behaviour.error_status
         return 0
 
+    # -- answers by a rule
+
+    def _play(self, rule: OnSubmit, submit: wire.Submit, destination: bytes, *, wants_receipt: bool) -> None:
+        """Answer one submit as a rule says. Whoever has a status, or is silent and not `taken`, has not got the message."""
+        smsc, status = self.smsc, rule.status
+        assert smsc.player is not None
+        if rule.throttle_for:
+            smsc.throttle_status = status = status or 0x58
+            smsc.throttled_until = time.monotonic() + rule.throttle_for
+        ends = rule.link in ("reset", "close", "freeze") or rule.silent
+        refused = bool(status) or rule.nack is not None
+        octets, lead = b"", 0.0
+        if refused:
+            status = status or 0x03
+            octets = _refusal(rule, status, submit.sequence)
+        submit.status = None if ends else status
+        if not refused and (rule.taken or not ends):
+            octets, lead = self._accept(submit.sequence, submit, destination, wants_receipt=wants_receipt)
+        else:
+            smsc.tell_of(submit, taken=False)
+        if not ends:
+            self._send_answer(rule, octets * rule.copies, max(lead, smsc.player.seconds(rule.delay)))
+        self.say(rule)
+        self.act(rule.link)
+
+    def _send_answer(self, rule: OnSubmit, octets: bytes, delay: float) -> None:
+        loop = asyncio.get_running_loop()
+        if rule.reorder > 1:
+            self._collected.append(octets)
+            if len(self._collected) == 1:
+                loop.call_later(REORDER_PATIENCE, self._release_collected)
+            if len(self._collected) >= rule.reorder:
+                self._release_collected()
+        elif delay:
+            self._reply_in(delay, octets)
+        else:
+            self._reply(octets)
+
+    def _release_collected(self) -> None:
+        collected, self._collected = self._collected, []
+        for octets in reversed(collected):
+            self._reply(octets)
+        self.flush()
+
+    def _reply_in(self, seconds: float, octets: bytes) -> None:
+        def reply() -> None:
+            self._reply(octets)
+            self.flush()
+
+        asyncio.get_running_loop().call_later(seconds, reply)
+
     def _reply(self, octets: bytes) -> None:
+        if self._unbinding:
+            self._held.append(octets)
+            return
         if not self.behaviour.answer_delay:
             self.unanswered -= 1
             self._out.append(octets)
@@ -213,3 +375,14 @@ class Link(asyncio.Protocol):
         self.flush()
         if self._later:
             self._timer = loop.call_at(self._later[0][0], self._reply_late)
+
+
+def _refusal(rule: OnSubmit, status: int, sequence: int) -> bytes:
+    if rule.nack is not None:
+        return wire.frame(wire.GENERIC_NACK, status, sequence if rule.nack == "ours" else 0)
+    body = {"header": b"", "nul": b"\0", "tlv": b"\0" + OPTIONAL, "garbage": b"\xff\x00\x1e\xff\xff" * 9}[rule.body]
+    return wire.frame(wire.SUBMIT_SM | wire.RESPONSE, status, sequence, body)
+
+
+def _joint_of(submit: wire.Submit | None) -> tuple[str, str, int] | None:
+    return (submit.source, submit.destination, submit.joint[0]) if submit is not None and submit.joint is not None else None

@@ -10,7 +10,7 @@ from app.sms import gsm
 
 HEADER = Struct(">IIII")
 BINDS = {0x00000001: "receiver", 0x00000002: "transmitter", 0x00000009: "transceiver"}
-UNBIND, ENQUIRE_LINK, SUBMIT_SM, DELIVER_SM = 0x06, 0x15, 0x04, 0x05
+UNBIND, ENQUIRE_LINK, SUBMIT_SM, DELIVER_SM, DATA_SM = 0x06, 0x15, 0x04, 0x05, 0x103
 RESPONSE = 0x80000000
 GENERIC_NACK = 0x80000000
 
@@ -40,15 +40,21 @@ class Submit:
     joint: tuple[int, int, int] | None
     tlvs: dict[int, bytes]
     body: bytes
+    at: float = 0.0  # monotonic
+    bind: int = 0  # the n-th bind that was accepted
+    status: int | None = None  # that it was answered with; None: not answered (yet)
+    identity: str | None = None  # that it got; None: not accepted
 
     @property
     def encoding(self) -> str:
-        """By data_coding, 5.2.19: 8 is UCS-2, everything else here is the default alphabet."""
-        return "UCS2" if self.data_coding & 0x0C == 0x08 else "GSM7"
+        """By data_coding, 5.2.19: 8 is UCS-2 (0x18 in a flash message), 3 is Latin-1, everything else here is the default alphabet."""
+        return "UCS2" if self.data_coding & 0x0C == 0x08 else "LATIN1" if self.data_coding == 0x03 else "GSM7"
 
     @property
     def text(self) -> str:
-        return self.user_data.decode("utf-16-be", "replace") if self.encoding == "UCS2" else gsm.decode(self.user_data)
+        if self.encoding == "GSM7":
+            return gsm.decode(self.user_data)
+        return self.user_data.decode("utf-16-be" if self.encoding == "UCS2" else "latin-1", "replace")
 
 
 def frame(command: int, status: int, sequence: int, body: bytes = b"") -> bytes:

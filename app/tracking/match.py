@@ -1,11 +1,13 @@
-"""Receipts find their messages: by the gateway's id, the newest submission first, within the group of gateways that share receipts.
+"""Receipts find their messages: by the gateway's id, within the group of gateways that share receipts.
+
+Where one id was given to several messages, the one to the receipt's number is meant, of several such the newest that is not final yet.
 
 What finds none is parked (it may be quicker than the answer to its submit) and tried again when that answer is settled, and by the sweeper.
 The same (message, part, stat) changes nothing the second time.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,50 +19,66 @@ from app.core import metrics
 from app.core.clock import now as clock
 from app.core.db import Executor
 from app.core.ids import first_id_at, new_id
-from app.notifications.states import State, before
+from app.notifications.states import NEXT, State, before
 from app.sending.settle import ID_LENGTH, Policy, clean
 from app.sending.smpp.receipts import Receipt as WireReceipt
+from app.tracking.inbound import take_in
+
+# message -> part -> what was said of it, in order of time
+Known = dict[UUID, dict[int, list[tuple[str, str | None]]]]
 
 # Older submissions are not looked at: an SMSC that restarts uses its ids again.
 RECEIPT_DAYS = 7
 
+# Everything that tells several submissions of one id apart is asked for only when there are several: the usual receipt pays for nothing but a count.
+# A repeated receipt belongs to the newest one, although that is final by now. A destination of 0 is one that was erased, and anybody's.
+# Parts that were all given the same id, and those of which one receipt speaks for all (`one_receipt`), count as one.
+HOME = """
+SELECT s.message_id, s.part, s.destination = 0 AS erased,
+       CASE WHEN s.parts = 1 OR :one_receipt THEN 1
+            WHEN count(*) OVER () > 1 AND s.parts = (
+                SELECT count(*) FROM submission x WHERE x.message_id = s.message_id AND x.n = s.n AND x.gateway_message_id = s.gateway_message_id
+            ) THEN 1 ELSE s.parts END AS parts
+FROM submission s
+WHERE {readable} s.gateway_message_id = g.gateway_message_id AND s.receipt_group = :receipt_group AND s.message_id >= :oldest
+  AND (CAST(:address AS text) <> 'require' OR s.destination = 0 OR s.destination = g.destination)
+ORDER BY CASE WHEN count(*) OVER () > 1 THEN ROW (
+    CAST(:address AS text) <> 'ignore' AND coalesce(s.destination = g.destination, false),
+    (s.at = max(s.at) OVER () AND EXISTS (SELECT FROM receipt r WHERE r.message_id = s.message_id AND r.part = s.part AND r.stat = g.stat))
+        OR EXISTS (SELECT FROM message m WHERE m.id = s.message_id AND m.state <> ALL(CAST(:final AS text[])))
+) END DESC NULLS LAST, s.at DESC, s.message_id DESC, s.n DESC, s.part LIMIT 1
+"""
 # One round trip: each receipt finds its submission, all are stored, and what is plainly delivered (one part, the usual case) moves.
 # The last lines are those that were parked for ids which have just got their submissions.
-RECEIVE = sa.text("""
+RECEIVE = sa.text(f"""
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:gateway_message_ids AS text[]), CAST(:readable AS bool[]), CAST(:stats AS text[]),
-                         CAST(:states AS text[]), CAST(:reasons AS text[]), CAST(:raws AS bytea[]))
-        AS g(id, gateway_message_id, readable, stat, state, reason, raw)
+                         CAST(:states AS text[]), CAST(:reasons AS text[]), CAST(:errors AS text[]), CAST(:destinations AS bigint[]),
+                         CAST(:references AS int[]), CAST(:raws AS bytea[]))
+        AS g(id, gateway_message_id, readable, stat, state, reason, error, destination, reference, raw)
 ), homes AS MATERIALIZED (
-    SELECT g.*, s.message_id, s.part, s.parts FROM given g LEFT JOIN LATERAL (
-        SELECT message_id, part, parts FROM submission
-        WHERE g.readable AND gateway_message_id = g.gateway_message_id AND receipt_group = :receipt_group AND message_id >= :oldest
-        ORDER BY at DESC, message_id DESC, n DESC LIMIT 1
-    ) s ON true
+    SELECT g.*, s.message_id, s.part, s.parts, s.erased FROM given g LEFT JOIN LATERAL ({HOME.format(readable="g.readable AND")}) s ON true
 ), stored AS (
-    INSERT INTO receipt (id, at, gateway, receipt_group, gateway_message_id, message_id, part, status, stat, state, reason, raw)
-    SELECT id, :now, :gateway, :receipt_group, gateway_message_id, message_id, part,
-           CASE WHEN NOT readable THEN 'quarantined' WHEN message_id IS NULL THEN 'parked' ELSE 'matched' END, stat, state, reason, raw
+    INSERT INTO receipt (id, at, gateway, receipt_group, gateway_message_id, destination, reference, message_id, part, status, stat, state, reason, error, raw)
+    SELECT id, :now, :gateway, :receipt_group, gateway_message_id, CASE WHEN erased THEN NULL ELSE destination END, reference, message_id, part,
+           CASE WHEN NOT readable THEN 'quarantined' WHEN message_id IS NULL THEN 'parked' ELSE 'matched' END, stat, state, reason, error,
+           CASE WHEN erased THEN CAST('' AS bytea) ELSE raw END
     FROM homes ON CONFLICT DO NOTHING RETURNING id, status
 ), delivered AS (
     UPDATE message SET state = :delivered, reason = NULL, updated_at = :now
     WHERE id = ANY(ARRAY(SELECT message_id FROM homes WHERE parts = 1 AND state = :delivered)) AND state = ANY(CAST(:before AS text[]))
     RETURNING id, channel, coalesce(gateway, 'none') AS gateway, type
 )
-SELECT h.message_id, h.part, h.parts, h.state, h.reason, h.gateway_message_id, CAST(NULL AS uuid) AS parked,
+SELECT h.message_id, h.part, h.parts, h.state, h.reason, CAST(NULL AS uuid) AS parked,
        coalesce(s.status, 'duplicate') AS result, d.channel, d.gateway, d.type
 FROM homes h LEFT JOIN stored s ON s.id = h.id LEFT JOIN delivered d ON d.id = h.message_id
 UNION ALL
-SELECT NULL, NULL, NULL, p.state, p.reason, p.gateway_message_id, p.id, 'parked', NULL, NULL, NULL FROM receipt p
+SELECT NULL, NULL, NULL, NULL, NULL, p.id, 'parked', NULL, NULL, NULL FROM receipt p
 WHERE p.status = 'parked' AND p.receipt_group = :receipt_group AND p.gateway_message_id = ANY(CAST(:settled AS text[]))
 """)
-MATCH = sa.text("""
-SELECT r.id, s.message_id, s.part, s.parts FROM (SELECT DISTINCT unnest(CAST(:ids AS text[])) AS id) r
-CROSS JOIN LATERAL (
-    SELECT message_id, part, parts FROM submission
-    WHERE gateway_message_id = r.id AND receipt_group = :receipt_group AND message_id >= :oldest
-    ORDER BY at DESC, message_id DESC, n DESC LIMIT 1
-) s
+MATCH = sa.text(f"""
+SELECT g.id, g.state, g.reason, s.message_id, s.part, s.parts, coalesce(s.erased, false) AS erased FROM receipt g
+CROSS JOIN LATERAL ({HOME.format(readable="")}) s WHERE g.id = ANY(CAST(:ids AS uuid[])) AND g.status = 'parked' ORDER BY g.id
 """)
 MOVE = sa.text("""
 UPDATE message SET state = :state, reason = :reason, updated_at = :now
@@ -70,15 +88,46 @@ PARTS = sa.text("""
 SELECT message_id, part, array_agg(state ORDER BY at) AS states, array_agg(reason ORDER BY at) AS reasons FROM receipt
 WHERE message_id = ANY(CAST(:ids AS uuid[])) AND status = 'matched' AND state IS NOT NULL GROUP BY message_id, part
 """)
-PARKED = sa.text("""
-SELECT id, gateway_message_id, state, reason, stat FROM receipt
-WHERE status = 'parked' AND receipt_group = :receipt_group AND gateway_message_id = ANY(CAST(:ids AS text[]))
+TRIES = sa.text("""
+SELECT message_id, max(parts) AS parts, bool_or(is_whole) AS is_taken FROM (
+    SELECT message_id, max(parts) AS parts, bool_and(outcome = 'accepted') AND count(*) = max(parts) AS is_whole
+    FROM submission WHERE message_id = ANY(CAST(:ids AS uuid[])) GROUP BY message_id, n
+) tries GROUP BY message_id
 """)
+# What says the same as a receipt that has found its home before is no longer needed.
 UNPARK = sa.text("""
-UPDATE receipt r SET status = 'matched', message_id = v.message_id, part = v.part
-FROM unnest(CAST(:ids AS uuid[]), CAST(:messages AS uuid[]), CAST(:parts AS smallint[])) AS v(id, message_id, part)
-WHERE r.id = v.id AND NOT EXISTS (SELECT FROM receipt d WHERE d.message_id = v.message_id AND d.part = v.part AND d.stat = r.stat)
+WITH given AS MATERIALIZED (
+    SELECT v.*, EXISTS (SELECT FROM receipt d WHERE d.message_id = v.message_id AND d.part = v.part AND d.stat = r.stat) AS is_repeated
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:messages AS uuid[]), CAST(:parts AS smallint[]), CAST(:erased AS bool[])) AS v(id, message_id, part, erased)
+    JOIN receipt r ON r.id = v.id
+), repeated AS (
+    DELETE FROM receipt WHERE id = ANY(ARRAY(SELECT id FROM given WHERE is_repeated)) AND status = 'parked'
+)
+UPDATE receipt r SET status = 'matched', message_id = g.message_id, part = g.part, raw = CASE WHEN g.erased THEN CAST('' AS bytea) ELSE r.raw END,
+       destination = CASE WHEN g.erased THEN NULL ELSE r.destination END
+FROM given g WHERE r.id = g.id AND r.status = 'parked' AND NOT g.is_repeated
 """)
+
+# Nothing comes after these but late truth.
+FINAL = [state.value for state in State if not NEXT[state] - {State.DELIVERED}]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How the receipts of one gateway find their messages."""
+
+    receipt_group: str
+    one_receipt: bool
+    address: str
+
+    @classmethod
+    def by(cls, policy: Policy) -> "Finding":
+        return cls(policy.receipt_group, policy.one_receipt, policy.address)
+
+    def values(self, moment: datetime) -> dict[str, Any]:
+        """The parameters of HOME."""
+        oldest = first_id_at(moment - timedelta(days=RECEIPT_DAYS))
+        return {"receipt_group": self.receipt_group, "one_receipt": self.one_receipt, "address": self.address, "oldest": oldest, "final": FINAL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,35 +148,48 @@ class News:
     reason: str | None
 
 
-async def record(session: Executor, policy: Policy, receipts: Sequence[WireReceipt], settled_ids: Sequence[str]) -> None:
+async def record(session: Executor, policy: Policy, receipts: Sequence[WireReceipt], settled_ids: Sequence[str], resent: Sequence[UUID] = ()) -> None:
     """Store these receipts and move their messages; `settled_ids` have just got their submissions, and parked receipts may wait for them.
+    `resent` messages have just had their second try: what receipts have said of the first one meanwhile is true of them.
 
     May be repeated: whatever a process had not finished when it died comes again from the far side, and is moved then."""
     moment = clock()
+    if inbound := [receipt for receipt in receipts if is_inbound(receipt)]:
+        await take_in(session, policy, inbound, moment)
+        receipts = [receipt for receipt in receipts if not is_inbound(receipt)]
     rows = (await session.execute(RECEIVE, received(policy, receipts, settled_ids, moment))).all()
-    count(policy.gateway, rows)
-    parked = [row for row in rows if row.parked is not None]
+    count(policy.gateway, receipts, rows)
+    parked = [row.parked for row in rows if row.parked is not None]
     matched = [row for row in rows if row.message_id is not None]
     news = [News(Home(row.message_id, row.part, row.parts), row.state, row.reason) for row in matched if row.parts > 1 or row.state != State.DELIVERED]
     await move(session, news, moment)
     if parked:
-        await take_home(session, policy.receipt_group, [(row.parked, row.gateway_message_id, row.state, row.reason) for row in parked], moment)
+        await take_home(session, Finding.by(policy), parked, moment)
+    if resent:
+        await revisit(session, resent, moment)
+
+
+def is_inbound(receipt: WireReceipt) -> bool:
+    """Whether it is no receipt but an SMS from a subscriber, and one that can be stored as that."""
+    return receipt.kind == "message" and not receipt.is_poison
 
 
 def received(policy: Policy, receipts: Sequence[WireReceipt], settled_ids: Sequence[str], moment: datetime) -> dict[str, Any]:
     """The parameters of RECEIVE."""
-    identities = [clean(r.gateway_message_id, ID_LENGTH) or None for r in receipts]
-    return {
+    identities = [clean(r.gateway_message_id, ID_LENGTH) or None if is_readable(r) else None for r in receipts]
+    readable = [identity is not None for identity in identities]
+    return Finding.by(policy).values(moment) | {
         "ids": [new_id() for _ in receipts],
         "gateway_message_ids": identities,
-        "readable": [r.kind == "receipt" and identity is not None for r, identity in zip(receipts, identities, strict=True)],
-        "stats": [clean(r.stat, 32) for r in receipts],
-        "states": [r.state for r in receipts],
-        "reasons": [clean(r.reason, 64) or None for r in receipts],
+        "readable": readable,
+        "stats": [clean(r.stat, 32) if good else "" for r, good in zip(receipts, readable, strict=True)],
+        "states": [r.state if good else None for r, good in zip(receipts, readable, strict=True)],
+        "reasons": [clean(r.reason, 64) or None if good else None for r, good in zip(receipts, readable, strict=True)],
+        "errors": [clean(r.error, 32) or None if good else None for r, good in zip(receipts, readable, strict=True)],
+        "destinations": [r.address if not r.is_poison else None for r in receipts],
+        "references": [r.user_message_reference if good else None for r, good in zip(receipts, readable, strict=True)],
         "raws": [r.raw for r in receipts],
-        "receipt_group": policy.receipt_group,
         "gateway": policy.gateway,
-        "oldest": first_id_at(moment - timedelta(days=RECEIPT_DAYS)),
         "now": moment,
         "delivered": State.DELIVERED.value,
         "before": before(State.DELIVERED),
@@ -135,41 +197,44 @@ def received(policy: Policy, receipts: Sequence[WireReceipt], settled_ids: Seque
     }
 
 
-def count(gateway: str, rows: Sequence[Any]) -> None:
+def is_readable(receipt: WireReceipt) -> bool:
+    return receipt.kind == "receipt" and not receipt.is_poison
+
+
+def count(gateway: str, receipts: Sequence[WireReceipt], rows: Sequence[Any]) -> None:
     for result, number in Counter(row.result for row in rows if row.parked is None).items():
         metrics.RECEIPTS.labels(gateway, result).inc(number)
     for labels, number in Counter((row.channel, row.gateway, row.type) for row in rows if row.channel is not None).items():
         metrics.MESSAGES.labels(*labels, State.DELIVERED.value).inc(number)
+    if strange := sum(not receipt.is_known_word for receipt in receipts):
+        metrics.RECEIPTS.labels(gateway, "unknown_word").inc(strange)
 
 
-async def find(session: Executor, group: str, ids: Sequence[str], moment: datetime) -> dict[str, Home]:
-    if not ids:
-        return {}
-    values = {"ids": list(ids), "receipt_group": group, "oldest": first_id_at(moment - timedelta(days=RECEIPT_DAYS))}
-    return {row.id: Home(row.message_id, row.part, row.parts) for row in (await session.execute(MATCH, values)).all()}
-
-
-async def unpark(session: Executor, group: str, ids: Sequence[str], moment: datetime) -> int:
-    """Parked receipts of these ids that have a submission by now move their messages. How many there were."""
-    parked = (await session.execute(PARKED, {"receipt_group": group, "ids": list(ids)})).all() if ids else []
-    return await take_home(session, group, [(row.id, row.gateway_message_id, row.state, row.reason) for row in parked], moment)
-
-
-async def take_home(session: Executor, group: str, parked: Sequence[tuple[UUID, str, str | None, str | None]], moment: datetime) -> int:
-    """Give parked receipts (row, gateway's id, state, reason) to the submissions that have these ids by now. How many found theirs.
+async def take_home(session: Executor, finding: Finding, parked: Sequence[UUID], moment: datetime) -> list[UUID]:
+    """Give these parked receipts to the submissions that have their ids by now. Which ones found theirs.
 
     First the messages move, then the receipts are no longer parked: whoever dies in between leaves them to the sweeper."""
-    homes = await find(session, group, [gateway_id for _, gateway_id, _, _ in parked], moment)
-    found = [(row_id, homes[gateway_id], state, reason) for row_id, gateway_id, state, reason in parked if gateway_id in homes]
+    found = (await session.execute(MATCH, finding.values(moment) | {"ids": list(parked)})).all()
     if found:
-        await move(session, [News(home, state, reason) for _, home, state, reason in found], moment)
+        await move(session, [News(Home(row.message_id, row.part, row.parts), row.state, row.reason) for row in found], moment)
         columns = {
-            "ids": [row_id for row_id, *_ in found],
-            "messages": [home.message_id for _, home, *_ in found],
-            "parts": [home.part for _, home, *_ in found],
+            "ids": [row.id for row in found],
+            "messages": [row.message_id for row in found],
+            "parts": [row.part for row in found],
+            "erased": [row.erased for row in found],
         }
         await session.execute(UNPARK, columns)
-    return len(found)
+    return [row.id for row in found]
+
+
+async def revisit(session: Executor, ids: Sequence[UUID], moment: datetime) -> None:
+    """Of messages that were tried twice: one try that was taken is enough, and so are receipts for it."""
+    tries = {row.message_id: row for row in (await session.execute(TRIES, {"ids": list(ids)})).all()}
+    targets: dict[tuple[str, str | None], list[UUID]] = defaultdict(list)
+    targets[State.ACCEPTED, None] = [message_id for message_id, row in tries.items() if row.is_taken]
+    await move_to(session, targets, moment)
+    known = await known_parts(session, list(tries))
+    await move_to(session, _by_state(_states(known, {message_id: row.parts for message_id, row in tries.items()})), moment)
 
 
 async def move(session: Executor, news: Sequence[News], moment: datetime) -> None:
@@ -177,35 +242,62 @@ async def move(session: Executor, news: Sequence[News], moment: datetime) -> Non
     targets: dict[tuple[str, str | None], list[UUID]] = defaultdict(list)
     several: list[News] = []
     for item in news:
-        if item.state is None:
-            targets[State.ACCEPTED, None].append(item.home.message_id)  # a sign of life of what was in doubt; no other state allows it
-        elif item.home.parts == 1:
-            targets[item.state, None if item.state == State.DELIVERED else item.reason].append(item.home.message_id)
-        else:
+        if item.home.parts > 1:
             several.append(item)
-    if several:
-        for message_id, (state, reason) in (await _whole(session, several)).items():
-            targets[state, reason].append(message_id)
+        elif item.state is None:
+            targets[State.ACCEPTED, None].append(item.home.message_id)  # a sign of life of what was in doubt; no other state allows it
+        else:
+            targets[item.state, None if item.state == State.DELIVERED else item.reason].append(item.home.message_id)
+    if final := [item for item in several if item.state is not None]:
+        for target, ids in _by_state(await _whole(session, final)).items():
+            targets[target] += ids
+    await move_to(session, targets, moment)
+
+
+async def move_to(session: Executor, targets: Mapping[tuple[str, str | None], list[UUID]], moment: datetime) -> None:
     # Bad news first: when both came in one flush, the delivery is the later truth and may overwrite it.
     for (state, reason), ids in sorted(targets.items(), key=lambda target: (target[0][0] == State.DELIVERED, str(target[0]))):
-        values = {"state": state, "reason": reason, "ids": ids, "before": before(State(state)), "now": moment}
-        moved = Counter(await session.execute(MOVE, values))
-        for (channel, gateway, kind), number in moved.items():
-            metrics.MESSAGES.labels(channel, gateway, kind, state).inc(number)
+        if ids:
+            values = {"state": state, "reason": reason, "ids": ids, "before": before(State(state)), "now": moment}
+            moved = Counter(await session.execute(MOVE, values))
+            for (channel, gateway, kind), number in moved.items():
+                metrics.MESSAGES.labels(channel, gateway, kind, state).inc(number)
 
 
 async def _whole(session: Executor, news: Sequence[News]) -> dict[UUID, tuple[str, str | None]]:
-    """The state of messages of several parts: delivered when all are; the first bad part's state once every part is final."""
-    count = {item.home.message_id: item.home.parts for item in news}
-    known: dict[UUID, dict[int, list[tuple[str, str | None]]]] = defaultdict(lambda: defaultdict(list))
-    for row in (await session.execute(PARTS, {"ids": list(count)})).all():
-        known[row.message_id][row.part] += zip(row.states, row.reasons, strict=True)
+    """The states of messages of several parts, with the news."""
+    known = await known_parts(session, list({item.home.message_id for item in news}))
     for item in news:  # what was parked is not among the matched ones yet
         assert item.state is not None
         known[item.home.message_id][item.home.part].append((item.state, item.reason))
+    return _states(known, {item.home.message_id: item.home.parts for item in news})
+
+
+async def known_parts(session: Executor, ids: list[UUID]) -> Known:
+    """The last words that are known of each part, in order of time."""
+    known: Known = defaultdict(lambda: defaultdict(list))
+    for row in (await session.execute(PARTS, {"ids": ids})).all():
+        known[row.message_id][row.part] += zip(row.states, row.reasons, strict=True)
+    return known
+
+
+def _states(known: Known, count: Mapping[UUID, int]) -> dict[UUID, tuple[str, str | None]]:
+    """Delivered when all parts are; the first bad part's state once every part is final."""
     whole: dict[UUID, tuple[str, str | None]] = {}
     for message_id, parts in known.items():
-        if len(parts) == count[message_id]:
-            bad = [told[-1] for _, told in sorted(parts.items()) if State.DELIVERED not in dict(told)]
+        if len(parts) >= count[message_id]:
+            bad = bad_parts(parts)
             whole[message_id] = bad[0] if bad else (State.DELIVERED, None)
     return whole
+
+
+def bad_parts(parts: Mapping[int, Sequence[tuple[str, str | None]]]) -> list[tuple[str, str | None]]:
+    """The last words of the parts that were never delivered, in the order of the parts."""
+    return [told[-1] for _, told in sorted(parts.items()) if State.DELIVERED not in dict(told)]
+
+
+def _by_state(states: Mapping[UUID, tuple[str, str | None]]) -> dict[tuple[str, str | None], list[UUID]]:
+    targets: dict[tuple[str, str | None], list[UUID]] = defaultdict(list)
+    for message_id, target in states.items():
+        targets[target].append(message_id)
+    return targets

@@ -16,6 +16,8 @@ class Receipt(SQLModel, table=True):
     __table_args__ = (
         sa.UniqueConstraint("message_id", "part", "stat"),
         sa.Index("ix_receipt_parked", "gateway_message_id", "receipt_group", "stat", unique=True, postgresql_where=sa.text("status = 'parked'")),
+        # What somebody may want to look at: few rows, so that the usual receipt never touches it.
+        sa.Index("ix_receipt_set_aside", "status", "id", postgresql_where=sa.text("status IN ('quarantined', 'unmatched')")),
         one_of("status", "matched", "parked", "unmatched", "quarantined"),
     )
 
@@ -24,6 +26,8 @@ class Receipt(SQLModel, table=True):
     gateway: str = Field(max_length=64)
     receipt_group: str = Field(max_length=64)
     gateway_message_id: str | None = Field(default=None, max_length=200)
+    destination: int | None = Field(default=None, sa_type=sa.BigInteger)  # digits of the subscriber's number, as on submission
+    reference: int | None = None  # the user_message_reference that it echoes
     message_id: UUID | None = None
     part: int | None = Field(default=None, sa_type=sa.SmallInteger)
     status: str = Field(max_length=12)
@@ -35,10 +39,12 @@ class Receipt(SQLModel, table=True):
 
 
 class InboundMessage(SQLModel, table=True):
-    """An SMS from a subscriber, joined from its parts. `action` says what it did: `stop`, `start`, or nothing."""
+    """An SMS from a subscriber, joined from its parts. `action` says what it did: `stop`, `start`, or nothing.
+
+    `raw` has the octets of its text as they came, without headers."""
 
     __tablename__ = "inbound_message"
-    __table_args__ = (sa.Index("ix_inbound_message_source", "source"),)
+    __table_args__ = (sa.Index("ix_inbound_message_source_at", "source", "at"),)
 
     id: UUID = Field(primary_key=True)
     at: datetime = moment()
@@ -46,7 +52,7 @@ class InboundMessage(SQLModel, table=True):
     source: str = Field(max_length=32)
     destination: str = Field(max_length=32)
     text: str = long_text()
-    encoding: str = Field(max_length=16)
+    encoding: str = Field(max_length=32)
     parts: int = Field(sa_type=sa.SmallInteger)
     is_complete: bool = True
     action: str | None = Field(default=None, max_length=16)
@@ -54,7 +60,7 @@ class InboundMessage(SQLModel, table=True):
 
 
 class InboundPart(SQLModel, table=True):
-    """A part of an SMS that waits for the others."""
+    """A part of an SMS that waits for the others. A `joined` one is kept a while, so that it is known when it comes again."""
 
     __tablename__ = "inbound_part"
 
@@ -66,9 +72,9 @@ class InboundPart(SQLModel, table=True):
     number: int = Field(primary_key=True, sa_type=sa.SmallInteger)
     gateway: str = Field(max_length=64)
     at: datetime = moment(index=True)
-    data_coding: int = Field(sa_type=sa.SmallInteger)
+    encoding: str = Field(max_length=32)
     payload: bytes
-    raw: bytes
+    joined: bool = False
 
 
 class SweepMark(SQLModel, table=True):

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -22,9 +23,20 @@ numbers = itertools.count(1)
 answers: dict[int, int] = {}
 
 
-def a_receipt(identity: str = "1", stat: str = "DELIVRD", *, body: bytes | None = None, with_tlvs: bool = False) -> Receipt:
+def a_receipt(
+    identity: str = "1",
+    stat: str = "DELIVRD",
+    *,
+    body: bytes | None = None,
+    with_tlvs: bool = False,
+    of: str = "79161234567",
+    reference: int | None = None,
+    err: str = "000",
+) -> Receipt:
     """In the form of appendix B; its answer, once it has one, is `answer_to(receipt)`."""
-    octets = body if body is not None else receipt_body(source=b"79161234567", destination=b"MyISP", identity=identity, stat=stat, with_tlvs=with_tlvs)
+    echoed = reference.to_bytes(2, "big") if reference is not None else None
+    made = receipt_body(source=of.encode(), destination=b"MyISP", identity=identity, stat=stat, err=err, with_tlvs=with_tlvs, reference=echoed)
+    octets = body if body is not None else made
     return ReceiptReader(Profile()).read(DELIVER_SM, next(numbers), octets, lambda _, sequence, status: answers.update({sequence: status}))
 
 
@@ -43,6 +55,7 @@ async def a_submission(
             session.add(Submission(message_id=message_id, n=n, part=part, receipt_group=group, gateway_message_id=identity or None, **given))
 
 
-async def receive(database: Database, *receipts: Receipt, settled: Sequence[str] = (), group: str = "main") -> None:
+async def receive(database: Database, *receipts: Receipt, settled: Sequence[str] = (), resent: Sequence[UUID] = (), group: str = "main", **policy: Any) -> None:
+    """As a flusher of a gateway with this policy records them."""
     async with database.transaction() as session:
-        await record(session, POLICY if group == "main" else POLICY.__class__(group, group, POLICY.backoff_min, POLICY.backoff_max, 3), receipts, settled)
+        await record(session, replace(POLICY, gateway=group, receipt_group=group, **policy), receipts, settled, resent)

@@ -80,10 +80,45 @@ async def test_who_moves_a_gateway_elsewhere_has_to_know_its_password(database, 
     await put(api, MAIN)
     given = {name: value for name, value in MAIN.items() if name != "password"}
 
-    for change in ({"host": "10.0.0.1"}, {"port": 2776}):
+    for change in (
+        {"host": "10.0.0.1"},
+        {"port": 2776},
+        {"host": ["127.0.0.1", "10.0.0.1"]},
+        {"host": "127.0.0.1:2776"},
+        {"profile": {"tls": True}},
+        {"profile": {"bind_mode": "tx_rx", "rx_host": "10.0.0.1"}},
+        {"profile": {"bind_mode": "tx_rx", "rx_port": 2776}},
+        {"profile": {"verify": False}},
+        {"preset": "sinch"},
+    ):
         answer = await put(api, given | change, if_match="*")
-        assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "secret_needed")
+        assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "secret_needed"), change
     assert (await put(api, MAIN | {"host": "10.0.0.1"}, if_match="*")).status_code == 200
+
+
+async def test_who_takes_a_host_away_or_checks_more_needs_no_password(api):
+    await put(api, MAIN | {"host": ["a.example", "b.example"], "profile": {"verify": False}})
+    given = {name: value for name, value in MAIN.items() if name != "password"}
+
+    for change in (
+        {"host": ["b.example", "a.example"], "profile": {"verify": False}},
+        {"host": "b.example", "profile": {"verify": False}},
+        {"host": ["b.example:2775"]},
+    ):
+        answer = await put(api, given | change, if_match="*")
+        assert (answer.status_code, answer.json()["has_secret"]) == (200, True), answer.text
+
+
+async def test_mail_gateway_asks_for_its_password_when_it_would_check_less(api):
+    given = POST | {"tls": "starttls", "username": "isp"}
+    await put(api, given | {"password": "secret"}, "post")
+
+    for change in ({"profile": {"verify": False}}, {"profile": {"ca_file": "/tmp/ca.pem"}}, {"tls": "none"}, {"host": "10.0.0.1"}, MAIN | {"password": ...}):
+        changed = {name: value for name, value in (given | change).items() if value is not ...}
+        if changed["kind"] == "smpp":
+            changed = {name: value for name, value in MAIN.items() if name != "password"}
+        answer = await put(api, changed, "post", if_match="*")
+        assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "secret_needed"), change
 
 
 async def test_unknown_key_of_a_profile_is_refused_with_the_known_ones(api):
@@ -104,6 +139,13 @@ async def test_values_out_of_range_and_unknown_fields_are_refused(api):
         ({"colour": "red"}, "/colour"),
         ({"kind": "fax"}, ""),
         ({"host": ""}, "/host"),
+        ({"host": []}, "/host"),
+        ({"host": ["a.example", "b c"]}, "/host"),
+        ({"price_per_part": 1.5}, "/price_per_part"),
+        ({"sender": "Банк"}, "/sender"),
+        ({"profile": {"enquire_interval": -1}}, "/profile/enquire_interval"),
+        ({"profile": {"allowed_senders": ["MyISP", "Банк"]}}, "/profile/allowed_senders/1"),
+        ({"profile": {"tlvs": [{"tag": "0x1400"}]}}, "/profile/tlvs/0"),
     ):
         answer = await put(api, MAIN | change)
         assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, pointer), change
@@ -113,6 +155,8 @@ async def test_name_is_lower_case_letters_digits_dot_hyphen_underscore(api):
     for name in ("Main", "-main", "a" * 65, "главный"):
         assert (await put(api, MAIN, name)).status_code == 422
     assert (await put(api, MAIN, "mts-main.2_a")).status_code == 201
+    for name in ("presets", "profile-schema"):
+        assert (await put(api, MAIN, name)).json()["errors"][0]["code"] == "name_taken"
 
 
 async def test_pause_and_resume_are_remembered_and_repeating_them_is_harmless(database, api):
@@ -178,3 +222,51 @@ async def test_secret_that_no_key_opens_does_not_stop_the_list(database, setting
     await run(database, "UPDATE gateway SET secret = '\\x00'")
 
     assert (await api.get("/gateways")).status_code == 200
+
+
+async def test_gateway_of_an_earlier_version_is_shown_whole_and_sending_it_again_changes_nothing(database, api):
+    given = {name: value for name, value in MAIN.items() if name != "password"}
+    await put(api, given | {"profile": {"burst": 2}})
+    await run(database, "UPDATE gateway SET settings = settings - 'preset' - 'price_per_part' - 'daily_parts' - 'daily_cost'")
+
+    shown = (await api.get("/gateways/main")).json()
+
+    assert (shown["preset"], shown["price_per_part"], shown["profile"]) == ("generic", None, {"burst": 2})
+    assert (await put(api, given | {"profile": {"burst": 2}}, if_match='"1"')).headers["etag"] == '"1"'
+
+
+async def test_several_hosts_are_shown_as_given_and_the_first_in_the_status(api):
+    await put(api, MAIN | {"host": ["a.example:2776", "[2001:db8::1]"]})
+
+    assert (await api.get("/gateways/main")).json()["host"] == ["a.example:2776", "[2001:db8::1]"]
+    assert (await api.get("/gateways/main/status")).json()["binds"][0]["host"] == "a.example:2776"
+
+
+async def test_schema_is_a_form_in_the_language_that_is_asked_for(api):
+    async def title(key="bind_timeout", **headers):
+        locale = {"locale": headers.pop("locale")} if "locale" in headers else {}
+        schema = (await api.get("/gateways/profile-schema", params=locale, headers={name.replace("_", "-"): value for name, value in headers.items()})).json()
+        return schema["smpp"]["properties"][key]["title"]
+
+    assert await title(locale="en", accept_language="ru") == "Wait for the bind"
+    assert await title(locale="ru", accept_language="en") == "Ожидание ответа на bind"
+    assert await title(accept_language="de,en;q=0.5,ru;q=0.4") == "Wait for the bind"
+    assert await title(accept_language="*;q=zzz,") == "Ожидание ответа на bind"
+    assert (await api.get("/gateways/profile-schema", params={"locale": "de"})).status_code == 422
+
+
+async def test_schema_has_what_a_form_is_drawn_from(api):
+    schema = (await api.get("/gateways/profile-schema", params={"locale": "en"})).json()
+
+    key = schema["smpp"]["properties"]["max_parts"]
+    assert (key["type"], key["default"], key["minimum"], key["maximum"], key["x-group"]) == ("integer", 10, 1, 255, "texts")
+    assert key["x-titles"] == {"ru": "Наибольшее число частей", "en": "Most parts"}
+    assert key["x-help"]["ru"].endswith("отклоняется.")
+    assert schema["smpp"]["properties"]["long_messages"]["enum"] == ["udh8", "udh16", "sar", "payload", "refuse"]
+    assert list(schema["smpp"]["properties"])[:3] == ["tls", "verify", "ca"]
+    assert schema["smpp"]["$defs"]["Tlv"]["properties"]["tag"]["title"] == "Tag"
+    assert schema["smtp"]["properties"]["timeout"]["x-group"] == "submitting"
+    assert schema["gateway"]["smpp"]["properties"]["password"]["writeOnly"] is True
+    assert "jasmin" in schema["gateway"]["smpp"]["properties"]["preset"]["enum"]
+    assert {field["x-group"] for kind in ("smpp", "smtp") for field in schema[kind]["properties"].values()} <= {group["name"] for group in schema["groups"]}
+    assert schema["presets"][0]["name"] == "generic"

@@ -2,16 +2,19 @@
 
 import pytest
 
+from app.core.ids import new_id
 from app.gateways.roads import Roads
 from tests.builders.gateways import an_smpp_gateway, an_smtp_gateway
 from tests.builders.messages import run
+
+ACCOUNT = new_id()
 
 
 @pytest.fixture
 def road(database):
     async def road(channel="sms"):
         async with database.transaction() as session:
-            found = (await Roads.look(session)).choose(channel)
+            found = (await Roads().look(session)).choose(channel, "service.connected", "+79161234567", ACCOUNT)
         return found and found.name
 
     return road
@@ -72,8 +75,8 @@ async def test_channels_have_roads_of_their_own(database):
     await an_smtp_gateway(database, "post")
 
     async with database.transaction() as session:
-        roads = await Roads.look(session)
+        router = await Roads().look(session)
 
-    assert roads.choose("sms").queues == ["smpp:main:0", "smpp:main:1", "smpp:main:2"]
-    assert roads.choose("email").queues == ["mail"]
-    assert roads.choose("fax") is None
+    assert router.choose("sms", "x", "+79161234567", ACCOUNT).queues == ["smpp:main:0", "smpp:main:1", "smpp:main:2"]
+    assert router.choose("email", "x", "a@example.org", ACCOUNT).queues == ["mail"]
+    assert router.choose("fax", "x", "1", ACCOUNT) is None

@@ -81,7 +81,7 @@ def test_the_table_of_a_profile_has_every_key_with_its_default(folder, profile: 
 
 def as_written(default: object) -> str:
     value = default.model_dump() if isinstance(default, BaseModel) else default
-    return "" if value is None else f"`{json.dumps(value)}`"
+    return "" if value is None else f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
 @pytest.mark.parametrize("folder", BOTH)

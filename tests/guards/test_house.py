@@ -17,7 +17,7 @@ from app.core.http import API, required_scope
 from app.core.migrate import alembic_config
 from app.core.openapi import operations
 from app.core.wakeups import CRON, MAIL, PLAN, bind_queue
-from app.gateways.roads import Road
+from app.gateways.router import Road
 from app.main import contract_text, create_app
 from app.notifications.states import IN_OUTBOX, NEXT, State
 from app.worker import Office

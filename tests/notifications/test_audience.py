@@ -5,8 +5,10 @@ from datetime import datetime, time, timedelta
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
+import pytest
+
 from app.catalogue.registry import TypeRules
-from app.notifications.audience import ORDINARY, URGENT, Reached, Skipped, Told, choose
+from app.notifications.audience import ORDINARY, URGENT, Reached, Skipped, Told, choose, is_barred
 
 MOSCOW = ZoneInfo("Europe/Moscow")
 NIGHT = (time(22), time(8))
@@ -81,6 +83,13 @@ def test_channel_without_a_contact_is_said_to_have_none():
 
     assert sms == Skipped("sms", None, "no_contact")
     assert isinstance(mail, Told)
+
+
+@pytest.mark.parametrize(("dead", "mandatory", "is_told"), [(False, True, True), (False, False, False), (True, True, False), (True, False, False)])
+def test_mandatory_type_goes_against_a_wish_but_not_to_where_nobody_is(dead, mandatory, is_told):
+    barred = replace(PHONE, suppressed=True, dead=dead)
+
+    assert is_barred(replace(RULES, mandatory=mandatory), barred) is not is_told
 
 
 def test_suppressed_contact_is_skipped_and_the_others_are_told():

@@ -97,7 +97,10 @@ async def test_resent_message_keeps_its_words(database, holding, account):
     ("change", "reason"),
     [
         ("DELETE FROM contact", "contact_removed"),
-        ("UPDATE contact SET suppressed = true", "suppressed"),
+        (
+            "INSERT INTO suppression (channel, address, reason, detail, by, at) SELECT channel, address, 'operator', '', 'test', now() FROM contact",
+            "suppressed",
+        ),
         ("UPDATE notification_type SET enabled = false, revision = revision + 1 WHERE code = 'service.connected'", "type_disabled"),
         ("UPDATE account SET status = 'closed'", "account_closed"),
     ],
@@ -237,3 +240,21 @@ async def test_contact_added_again_meanwhile_is_another_one(database, holding, a
     await holding.release()
 
     assert await state_of(database, message) == ("cancelled", "contact_removed")
+
+
+async def test_released_message_takes_the_route_of_the_day(database, holding, account, woken):
+    await an_smpp_gateway(database, "alpha", bound=True)
+    await an_smpp_gateway(database, "beta", bound=True, profile={"transliteration": "ascii"})
+    await run(
+        database,
+        "INSERT INTO routing (id, routes, revision, updated_at) VALUES (1, CAST(:routes AS jsonb), 1, now())",
+        routes='[{"name": "moscow", "prefix": ["+7916"], "gateways": ["beta"], "sender": "MyISP", "price_per_part": "1.5"}]',
+    )
+    await a_held_message(database, account)
+    await publish(database, "service.connected", "Подключено: {{ service.name }}")
+
+    await holding.release()
+
+    row = await one(database, "SELECT m.gateway, m.route, m.sender, m.price, m.encoding, o.gateway AS via FROM message m JOIN outbox o ON o.message_id = m.id")
+    assert (*row[:3], str(row.price), row.encoding, row.via) == ("beta", "moscow", "MyISP", "1.5000", "GSM7", "beta")
+    assert woken == ["smpp:beta:0"]

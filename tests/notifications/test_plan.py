@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 
+import orjson
 import pytest
 import sqlalchemy as sa
 import time_machine
@@ -220,3 +221,97 @@ async def test_gateways_that_have_work_are_woken(database, planner, woken):
 
 async def test_nothing_waits_and_nothing_is_planned(planner):
     assert await planner.plan() == 0
+
+
+async def a_routing(database, *given):
+    await run(
+        database,
+        "INSERT INTO routing (id, routes, revision, updated_at) VALUES (1, CAST(:routes AS jsonb), 1, now())"
+        " ON CONFLICT (id) DO UPDATE SET routes = excluded.routes, revision = routing.revision + 1",
+        routes=orjson.dumps(given).decode(),
+    )
+
+
+async def test_message_keeps_what_its_route_says(database, planner):
+    await an_smpp_gateway(database, "main", bound=True, price_per_part="1.10")
+    await an_smpp_gateway(database, "vip", bound=True, price_per_part="2.20")
+    await a_routing(
+        database,
+        {"name": "vip", "attributes": {"segment": ["vip"]}, "gateways": ["vip"], "sender": "VIP"},
+        {"gateways": ["main"], "price_per_part": "0.95"},
+    )
+    home, vip = await an_account(database, "home"), await an_account(database, "vip", attributes={"segment": "vip"}, phones=("+79260000001",))
+    event_id = await a_waiting_event(database, home)
+    await a_waiting_event(database, vip)
+
+    await planner.plan()
+
+    found = {message.address: (message.via, message.gateway, message.route, message.sender, str(message.price)) for message in await messages(database)}
+    assert found == {"+79161234567": ("main", "main", "#2", None, "0.9500"), "+79260000001": ("vip", "vip", "vip", "VIP", "2.2000")}
+    assert (await decisions(database, event_id))[0]["route"] == "#2"
+
+
+async def test_change_of_routes_and_of_gateways_holds_for_the_next_batch(database, planner):
+    await an_smpp_gateway(database, "alpha", bound=True)
+    account, seen = await an_account(database), []
+
+    async def plan():
+        await a_waiting_event(database, account)
+        await planner.plan()
+        seen.append((await messages(database))[-1].via)
+
+    await plan()
+    await an_smpp_gateway(database, "beta", bound=True)
+    await a_routing(database, {"gateways": ["beta", "alpha"]})
+    await plan()
+    await run(database, "UPDATE bind_slot SET status = '{\"state\": \"connecting\"}' WHERE gateway = 'beta'")
+    await plan()
+    await run(database, "UPDATE gateway SET enabled = false WHERE name = 'alpha'")
+    await plan()
+
+    assert seen == ["alpha", "beta", "alpha", "beta"]
+
+
+async def test_subscriber_of_another_operator_takes_another_gateway(database, planner):
+    for name in ("mts", "megafon", "other"):
+        await an_smpp_gateway(database, name, bound=True)
+    await run(
+        database,
+        "INSERT INTO number_range (kind, first, last, operator) VALUES ('range', 79160000000, 79169999999, 'МТС'),"
+        " ('range', 79260000000, 79269999999, 'МегаФон'), ('ported', 79160000002, 79160000002, 'МегаФон')",
+    )
+    await a_routing(database, {"operator": ["мтс"], "gateways": ["mts"]}, {"operator": ["Мегафон"], "gateways": ["megafon"]}, {"gateways": ["other"]})
+    account = await an_account(database, phones=("+79160000001", "+79160000002", "+79260000003", "+79990000004"))
+    await a_waiting_event(database, account)
+
+    await planner.plan()
+
+    assert {message.address: message.via for message in await messages(database)} == {
+        "+79160000001": "mts",
+        "+79160000002": "megafon",
+        "+79260000003": "megafon",
+        "+79990000004": "other",
+    }
+
+
+async def test_parts_are_counted_as_the_chosen_gateway_cuts(database, planner):
+    await publish(database, "service.connected", "Подключена услуга {{ service.name }}, спасибо, что вы с нами! Подробности в личном кабинете.")
+    await an_smpp_gateway(database, bound=True, profile={"transliteration": "ascii"})
+    await a_waiting_event(database, await an_account(database))
+
+    await planner.plan()
+
+    (message,) = await messages(database)
+    assert (message.encoding, message.parts) == ("GSM7", 1)
+    assert "Подключена" in message.text
+
+
+async def test_gateway_whose_row_cannot_be_read_does_not_stop_the_planning(database, planner):
+    await an_smpp_gateway(database, bound=True)
+    await run(database, 'UPDATE gateway SET settings = settings || \'{"window": "wide"}\', revision = revision + 1')
+    await a_routing(database, {"gateways": "nonsense", "colour": 1})
+    await a_waiting_event(database, await an_account(database))
+
+    await planner.plan()
+
+    assert [message.via for message in await messages(database)] == ["main"]

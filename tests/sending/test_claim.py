@@ -2,10 +2,12 @@
 
 import asyncio
 from datetime import timedelta
+from decimal import Decimal
 from uuid import uuid4
 
 from app.core.clock import now
 from app.sending.claim import claim_due, unclaim
+from app.sending.references import References
 from tests.builders.messages import HOUR, a_message, claim, one, rows, run, state_of
 
 SECOND = timedelta(seconds=1)
@@ -107,6 +109,73 @@ async def test_what_was_claimed_without_our_knowing_is_given_back_and_nothing_el
 
     assert [(await state_of(database, message))[0] for message in (in_hand, lost, others)] == ["sending", "queued", "sending"]
     assert [claimed.id for claimed in await claim(database)] == [lost]
+
+
+async def test_long_messages_to_one_address_get_numbers_of_their_own(database):
+    for address in ("+79160000001", "+79160000001", "+79160000002"):
+        await a_message(database, address=address, parts=3)
+
+    claimed = await claim(database)
+
+    numbers = sorted((c.address, c.reference) for c in claimed)
+    assert numbers == [("+79160000001", 1), ("+79160000001", 2), ("+79160000002", 1)]
+
+
+async def test_numbers_go_on_where_the_last_claim_stopped_and_begin_again_after_sixteen_bits(database):
+    await run(database, "INSERT INTO joint_reference (address, last, at) VALUES ('+79161234567', 65534, now() - interval '1 day')")
+    for age in (3, 2, 1):
+        await a_message(database, parts=2, not_before=now() - age * SECOND)
+
+    first, second = await claim(database, room=2), await claim(database, room=4)
+
+    assert [c.reference for c in first + second] == [65535, 0, 1]
+    row = await one(database, "SELECT last, at > now() - interval '1 minute' AS fresh FROM joint_reference")
+    assert (row.last, row.fresh) == (1, True)
+
+
+async def test_message_of_one_part_and_a_letter_need_no_number(database):
+    await a_message(database)
+    await a_message(database, channel="email", address="a" * 300 + "@example.org", parts=2)
+
+    assert [c.reference for c in await claim(database)] == [None, None]
+    assert await rows(database, "SELECT address FROM joint_reference") == []
+
+
+async def test_claimers_at_once_never_give_two_messages_to_one_address_the_same_number(database):
+    addresses = [f"+7916000000{number}" for number in range(5)]
+    for number in range(60):
+        await a_message(database, address=addresses[number % 5], parts=2)
+
+    async def work():
+        taken = []
+        for _ in range(6):
+            taken += await claim(database, room=8)
+        return taken
+
+    taken = [claimed for mine in await asyncio.gather(*(work() for _ in range(4))) for claimed in mine]
+
+    numbers = {(claimed.address, claimed.reference) for claimed in taken}
+    assert len(taken) == len(numbers) == 60
+
+
+async def test_numbers_of_addresses_that_got_nothing_long_for_a_fortnight_are_forgotten(database):
+    await run(
+        database,
+        "INSERT INTO joint_reference (address, last, at) VALUES ('+79160000001', 7, now() - interval '15 days'), ('+79160000002', 7, now() - interval '13 days')",
+    )
+    references = References(database)
+
+    assert [await references.forget() for _ in range(2)] == [1, 0]
+
+    assert [row.address for row in await rows(database, "SELECT address FROM joint_reference")] == ["+79160000002"]
+
+
+async def test_sender_price_and_second_try_come_along(database):
+    await a_message(database, sender="Promo", price=Decimal("0.8500"), resent=True)
+
+    (claimed,) = await claim(database)
+
+    assert (claimed.sender, claimed.price, claimed.resent) == ("Promo", Decimal("0.8500"), True)
 
 
 async def test_claim_reads_no_more_of_a_long_queue_than_it_takes(database):

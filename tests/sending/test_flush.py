@@ -10,7 +10,8 @@ from sqlalchemy.exc import OperationalError
 
 from app.core.db import Database
 from app.sending.flush import Flusher
-from app.sending.outcome import Accepted, Deferred, Refused
+from app.sending.late import Late
+from app.sending.outcome import Accepted, Deferred, Refused, Unknown
 from app.tracking.match import record
 from tests.builders.messages import POLICY, a_message, claim, one, rows, run, state_of
 from tests.builders.receipts import AGAIN_LATER, OK, a_receipt, a_submission, answer_to
@@ -184,6 +185,88 @@ async def test_flush_whose_answer_was_lost_is_repeated_without_harm(database, de
     assert [(await state_of(database, message.id))[0] for message in batch] == ["accepted", "failed", "queued"]
     assert (await one(database, "SELECT tries, attempts FROM outbox")) == (1, 1)
     assert (await one(database, "SELECT count(*) AS n FROM submission")).n == 3
+
+
+async def test_c30_receipt_that_can_never_be_stored_is_set_aside_the_third_time_and_comes_no_more(database, desk):
+    await run(database, "ALTER TABLE receipt ADD CONSTRAINT poison CHECK (gateway_message_id <> '7')")
+    said = []
+    for _ in range(4):
+        receipt = a_receipt("7", body=a_receipt("7").raw)
+        desk.flusher.receipt(receipt)
+        await desk.written()
+        said.append(answer_to(receipt))
+
+    assert said == [AGAIN_LATER, AGAIN_LATER, OK, OK]
+    kept = await rows(database, "SELECT status, gateway_message_id, raw FROM receipt")
+    assert {row[:2] for row in kept} == {("quarantined", None)}
+    assert b"id:7" in kept[0].raw
+
+
+async def test_receipt_of_which_not_even_the_octets_can_be_kept_is_acknowledged_in_the_end(database, desk):
+    await run(database, "ALTER TABLE receipt ADD CONSTRAINT poison CHECK (length(raw) = 0)")
+    said = []
+    for _ in range(3):
+        receipt = a_receipt("7", body=a_receipt("7").raw)
+        desk.flusher.receipt(receipt)
+        await desk.written()
+        said.append(answer_to(receipt))
+
+    assert said == [AGAIN_LATER, AGAIN_LATER, OK]
+
+
+async def test_refused_receipts_are_not_remembered_without_bound(database, desk, monkeypatch):
+    monkeypatch.setattr("app.sending.flush.REMEMBERED", 2)
+    await run(database, "ALTER TABLE receipt ADD CONSTRAINT poison CHECK (gateway_message_id NOT LIKE 'p%')")
+
+    for number in range(4):
+        desk.flusher.receipt(a_receipt(f"p{number}"))
+    await desk.written()
+
+    assert len(desk.flusher._refused) == 2
+
+
+async def test_late_answer_is_written_with_its_outcome_and_its_receipt_in_one_flush(database, desk, claimed):
+    (message,) = await claimed(1)
+    receipt = a_receipt("17")
+
+    desk.flusher.receipt(receipt)
+    desk.flusher.outcome(message, Unknown())
+    desk.flusher.late(Late(message.id, 1, "17"))
+    await desk.written()
+
+    assert (await state_of(database, message.id))[0] == "delivered"
+    assert answer_to(receipt) == OK
+
+
+async def test_late_answer_that_cannot_be_written_takes_nobody_along(database, desk, claimed):
+    batch = await claimed(3)
+    await run(database, "ALTER TABLE submission ADD CONSTRAINT poison CHECK (gateway_message_id <> '7')")
+    for message in batch:
+        desk.flusher.outcome(message, Unknown())
+    await desk.written()
+
+    for message, identity in zip(batch, ("6", "7", "8"), strict=True):
+        desk.flusher.late(Late(message.id, 1, identity))
+    await desk.written()
+
+    assert [(await state_of(database, message.id))[0] for message in batch] == ["accepted", "unknown", "accepted"]
+
+
+async def test_c31_receipts_that_come_while_the_store_fails_are_acknowledged_only_when_they_are_saved(database, desk):
+    messages = [await a_message(database, ended="accepted") for _ in range(20)]
+    for number, message in enumerate(messages):
+        await a_submission(database, message, str(number))
+    fail(desk, 5, ConnectionRefusedError())
+    receipts = [a_receipt(str(number)) for number in range(20)]
+
+    for receipt in receipts:
+        desk.flusher.receipt(receipt)
+        await asyncio.sleep(0.01)
+        assert answer_to(receipt) is None
+    await desk.written()
+
+    assert [answer_to(receipt) for receipt in receipts] == [OK] * 20
+    assert {(await state_of(database, message))[0] for message in messages} == {"delivered"}
 
 
 async def test_what_gathers_during_a_commit_is_written_together(database, desk, claimed):

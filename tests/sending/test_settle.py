@@ -230,3 +230,49 @@ async def test_hundreds_of_every_kind_are_settled_together(database, owner):
     )
     assert states == {"accepted": 34, "failed": 67, "unknown": 33, "queued": 66}
     assert settled.moved["sms", "main", "service.connected", "failed"] == 67
+
+
+async def test_taken_message_keeps_whom_it_was_for_as_a_number(database, send):
+    await send(Accepted(("17",)), address="+79161234567")
+
+    assert (await one(database, "SELECT destination FROM submission")).destination == 79161234567
+
+
+async def test_letter_has_no_such_number(database, send):
+    await send(Accepted(("",)), channel="email", address="12345678")
+
+    assert (await one(database, "SELECT destination FROM submission")).destination is None
+
+
+@pytest.mark.parametrize(("outcome", "parts"), [(Accepted(("1", "2", "3")), 3), (Unknown(), 3), (Refused("refused"), 3)])
+async def test_what_the_wire_made_of_a_message_is_what_it_counts_for(database, owner, outcome, parts):
+    await a_message(database, parts=1)
+    (claimed,) = await claim(database, owner=owner)
+    claimed.room = parts
+
+    await write(database, owner, (claimed, outcome))
+
+    assert (await one(database, "SELECT parts FROM message")).parts == parts
+    assert [row[2] for row in await submissions(database)] == [parts] * parts
+
+
+async def test_message_in_one_payload_is_one_submission_and_keeps_its_billed_parts(database, owner):
+    await a_message(database, parts=3)
+    claimed = await claim(database, owner=owner)
+    claimed[0].room = 3
+
+    await write(database, owner, (claimed[0], Unknown()), policy=replace(POLICY, in_one=True))
+
+    assert (await one(database, "SELECT parts FROM message")).parts == 3
+    assert [row[:3] for row in await submissions(database)] == [(1, 1, 1)]
+
+
+async def test_message_of_an_account_that_was_erased_meanwhile_leaves_no_number_behind(database, send):
+    message = await a_message(database, address="+79161234567")
+    (claimed,) = await claim(database, owner=(owner := uuid4()))
+    await run(database, "UPDATE message SET address = ''")
+
+    await write(database, owner, (claimed, Accepted(("17",))))
+
+    assert await state_of(database, message) == ("accepted", None)
+    assert (await one(database, "SELECT destination FROM submission")).destination == 0

@@ -163,7 +163,7 @@ async def test_station_whose_slot_was_taken_by_another_unbinds(database, run_sta
     monkeypatch.setattr(bind_station, "RENEW", 0.3)
     await an_smpp_gateway(database, port=smsc.port)
     run_station()
-    await until(lambda: smsc.links)
+    await until(lambda: rows(database, "SELECT 1 FROM bind_slot WHERE status ->> 'state' = 'bound'"))  # the renewal that a new state brings is over
 
     await run(database, "UPDATE bind_slot SET until = now() - interval '1 second'")
     assert await take_slot(database, "main", 0)

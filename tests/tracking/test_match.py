@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import pytest
 
+from app.core import metrics
 from app.core.clock import now
 from app.core.ids import first_id_at, new_id
 from app.core.wakeups import Wakeups
 from app.sending.outcome import Accepted
-from app.simulators.smsc_wire import deliver_body
 from app.tracking.sweeps import Sweeper
 from tests.builders.messages import a_message, claim, one, rows, run, state_of, write
 from tests.builders.receipts import a_receipt, a_submission, receive
@@ -290,14 +290,26 @@ async def test_half_taken_message_stays_in_doubt_when_only_its_taken_part_is_del
     assert await state_of(database, message) == ("unknown", "partial")
 
 
-async def test_what_cannot_be_read_is_put_in_quarantine_with_all_its_octets(database):
-    garbage = b"\x00\x01\x02" * 20
-    said = deliver_body(b"79161234567", b"1234", b"STOP", esm_class=0)
+async def test_c30_what_cannot_be_read_is_put_in_quarantine_with_all_its_octets(database):
+    cut, garbage = a_receipt(body=b"\0\x01\x01"), a_receipt(body=b"\xff" * 40)
 
-    await receive(database, a_receipt(body=garbage), a_receipt(body=garbage), a_receipt(body=said))
+    await receive(database, cut, a_receipt(body=b""), garbage, a_receipt("17"))
 
     found = await rows(database, "SELECT status, raw, message_id FROM receipt ORDER BY id")
-    assert found == [("quarantined", garbage, None), ("quarantined", garbage, None), ("quarantined", said, None)]
+    assert found[:3] == [("quarantined", cut.raw, None), ("quarantined", b"", None), ("quarantined", garbage.raw, None)]
+    assert found[3].status == "parked"
+
+
+async def test_poison_is_kept_as_octets_alone_and_moves_nothing(database):
+    message = await an_accepted_message(database, "17")
+    receipt = a_receipt("17")
+    receipt.is_poison = True
+
+    await receive(database, receipt)
+
+    kept = await one(database, "SELECT status, gateway_message_id, stat, state, destination, raw FROM receipt")
+    assert kept == ("quarantined", None, "", None, None, receipt.raw)
+    assert (await state_of(database, message))[0] == "accepted"
 
 
 async def test_receipt_with_a_nul_in_its_id_takes_nobody_along(database):
@@ -326,3 +338,148 @@ async def test_many_parked_receipts_are_all_tried_again(database, sweeper):
     await asyncio.gather(sweeper.match_parked(), sweeper.match_parked())
 
     assert {(await state_of(database, message))[0] for message in messages} == {"delivered"}
+
+
+async def test_id_that_was_given_twice_belongs_to_the_number_of_the_receipt(database):
+    ours = await an_accepted_message(database, "17", destination=79161234567, at=now() - timedelta(minutes=5))
+    newer = await an_accepted_message(database, "17", destination=79160000002)
+
+    await receive(database, a_receipt("17", of="79161234567"))
+
+    assert [(await state_of(database, message))[0] for message in (ours, newer)] == ["delivered", "accepted"]
+
+
+async def test_number_of_the_receipt_is_not_asked_where_the_profile_ignores_it(database):
+    ours = await an_accepted_message(database, "17", destination=79161234567, at=now() - timedelta(minutes=5))
+    newer = await an_accepted_message(database, "17", destination=79160000002)
+
+    await receive(database, a_receipt("17", of="79161234567"), address="ignore")
+
+    assert [(await state_of(database, message))[0] for message in (ours, newer)] == ["accepted", "delivered"]
+
+
+@pytest.mark.parametrize(("address", "state"), [("prefer", "delivered"), ("ignore", "delivered"), ("require", "accepted")])
+async def test_lone_message_of_another_number_is_meant_unless_the_profile_requires_the_number(database, address, state):
+    message = await an_accepted_message(database, "17", destination=79160000002)
+
+    await receive(database, a_receipt("17", of="79161234567"), address=address)
+
+    assert (await state_of(database, message))[0] == state
+
+
+async def test_of_an_id_that_was_given_twice_to_one_number_the_newest_that_is_open_is_meant(database):
+    open_one = await an_accepted_message(database, "17", destination=79161234567, at=now() - timedelta(minutes=5))
+    ended = await an_accepted_message(database, "17", destination=79161234567, state="undelivered")
+
+    await receive(database, a_receipt("17"))
+
+    assert [(await state_of(database, message))[0] for message in (open_one, ended)] == ["delivered", "undelivered"]
+
+
+async def test_repeated_receipt_of_a_reused_id_does_not_deliver_the_older_message(database):
+    older = await an_accepted_message(database, "17", destination=79161234567, at=now() - timedelta(minutes=5))
+    newest = await an_accepted_message(database, "17", destination=79161234567)
+    await receive(database, a_receipt("17"))
+
+    await receive(database, a_receipt("17"), a_receipt("17"))
+
+    assert [(await state_of(database, message))[0] for message in (older, newest)] == ["accepted", "delivered"]
+
+
+async def test_parked_receipt_prefers_its_number_as_well(database, sweeper):
+    await receive(database, a_receipt("17", of="79161234567"))
+    ours = await an_accepted_message(database, "17", destination=79161234567, at=now() - timedelta(minutes=5))
+    newer = await an_accepted_message(database, "17", destination=79160000002)
+
+    await sweeper.match_parked()
+
+    assert [(await state_of(database, message))[0] for message in (ours, newer)] == ["delivered", "accepted"]
+
+
+@pytest.mark.parametrize("receipts", [1, 3])
+async def test_one_id_for_all_parts_delivers_the_message_with_one_receipt_or_with_as_many_as_there_are_parts(database, receipts):
+    message = await an_accepted_message(database, "17", "17", "17")
+
+    for _ in range(receipts):
+        await receive(database, a_receipt("17"))
+
+    assert (await state_of(database, message))[0] == "delivered"
+    assert await statuses(database) == ["matched"]
+
+
+async def test_one_id_for_all_parts_of_a_quick_receipt_delivers_the_message_too(database, sweeper):
+    await receive(database, a_receipt("17"))
+    message = await an_accepted_message(database, "17", "17")
+
+    await sweeper.match_parked()
+
+    assert (await state_of(database, message))[0] == "delivered"
+
+
+@pytest.mark.parametrize("part", ["1", "3"])
+async def test_receipt_speaks_for_the_whole_message_where_the_profile_says_so(database, part):
+    message = await an_accepted_message(database, "1", "2", "3")
+
+    await receive(database, a_receipt(part), one_receipt=True)
+
+    assert (await state_of(database, message))[0] == "delivered"
+
+
+async def test_part_on_its_way_clears_up_nothing_of_a_half_taken_message(database):
+    message = await an_accepted_message(database, "1", "", state="unknown", reason="partial")
+
+    await receive(database, a_receipt("1", "ENROUTE"))
+
+    assert await state_of(database, message) == ("unknown", "partial")
+
+
+async def test_error_is_kept_as_it_came_and_gives_the_message_its_reason(database):
+    message = await an_accepted_message(database, "17")
+
+    await receive(database, a_receipt("17", "UNDELIV", err="027"))
+
+    assert await state_of(database, message) == ("undelivered", "absent_subscriber")
+    assert (await one(database, "SELECT error, reason FROM receipt")) == ("027", "absent_subscriber")
+
+
+async def test_c25_intermediate_states_and_repeated_deliveries_end_as_one_delivery(database):
+    message, answers = await an_accepted_message(database, "17"), []
+    for stat in ("ENROUTE", "ACCEPTD", "DELIVRD", "DELIVRD"):
+        await receive(database, a_receipt("17", stat))
+        answers.append((await state_of(database, message))[0])
+
+    assert answers == ["accepted", "accepted", "delivered", "delivered"]
+    assert [row.stat for row in await rows(database, "SELECT stat FROM receipt ORDER BY id")] == ["ENROUTE", "ACCEPTD", "DELIVRD"]
+
+
+async def test_parked_receipt_that_says_what_is_known_already_is_dropped(database, sweeper):
+    await receive(database, a_receipt("17"))
+    message = await an_accepted_message(database, "17", "17")
+    await receive(database, a_receipt("17", of="79990000000"))
+    assert sorted(await statuses(database)) == ["matched", "parked"]
+
+    await sweeper.match_parked()
+
+    assert await statuses(database) == ["matched"]
+    assert (await state_of(database, message))[0] == "delivered"
+
+
+async def test_receipts_that_find_nobody_keep_none_of_the_others_waiting(database, sweeper, monkeypatch):
+    monkeypatch.setattr("app.tracking.sweeps.PARKED_BATCH", 3)
+    await receive(database, *(a_receipt(f"x{number}") for number in range(5)))
+    message = await an_accepted_message(database, "x4")
+
+    for _ in range(2):
+        await sweeper.match_parked()
+
+    assert (await state_of(database, message))[0] == "delivered"
+
+
+async def test_words_that_nobody_knows_are_counted(database):
+    def counted():
+        return metrics.RECEIPTS.labels("odd", "unknown_word")._value.get()
+
+    before = counted()
+    await receive(database, a_receipt("1", "NIEDOSTARCZ"), a_receipt("2", "UNKNOWN"), a_receipt("3"), group="odd")
+
+    assert counted() == before + 1

@@ -15,6 +15,7 @@ class Backoff(AbstractRetryTimer):  # type: ignore[misc]  # the library has no t
     def __init__(self, profile: Profile, clock: Callable[[], float]) -> None:
         self._least = profile.reconnect_min
         self._most = profile.reconnect_max
+        self._jitter = profile.reconnect_jitter
         self._stable_after = profile.stable_after
         self._clock = clock
         self._next = self._least
@@ -23,8 +24,9 @@ class Backoff(AbstractRetryTimer):  # type: ignore[misc]  # the library has no t
         self._ended = asyncio.Event()
 
     def reset(self) -> None:
-        """Called by the session loop after every bind, which proves nothing yet."""
+        """Called by the session loop after every bind, which proves nothing yet; but what other hosts asked for before it is of no interest."""
         self._bound_at = self._clock()
+        self._instead = None
 
     def next_delay(self) -> float:
         return self._next
@@ -42,7 +44,7 @@ class Backoff(AbstractRetryTimer):  # type: ignore[misc]  # the library has no t
             pause, self._instead = self._instead, None
         else:
             # Upwards only: "at least one, two, four seconds" stays true, and many binds do not come back together.
-            pause = self._next * random.uniform(1, 1.5)
+            pause = self._next * random.uniform(1, 1 + self._jitter)
             self._next = min(self._next * 2, self._most)
         try:
             async with asyncio.timeout(pause):

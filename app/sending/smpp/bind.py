@@ -6,33 +6,38 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from zoneinfo import ZoneInfo
 
 from app.gateways.smpp import SmppSettings
-from app.sending.outcome import Deferred, Outcome, Refused
-from app.sending.smpp import statuses
-from app.sending.smpp.backoff import Backoff
+from app.sending.outcome import Deferred, Outcome
 from app.sending.smpp.compose import Composer, Shipment
+from app.sending.smpp.far_side import NoSubmits
 from app.sending.smpp.flight import Flight
-from app.sending.smpp.judge import Judge
-from app.sending.smpp.link import Link
-from app.sending.smpp.receipts import Answer, Receipt, ReceiptReader, normaliser
-from app.sending.smpp.status import BindState, BindStatus, LastError, Where
-from app.sending.smpp.traffic import NOW, Traffic
+from app.sending.smpp.hours import Blackout
+from app.sending.smpp.opening import FarEnd, Mode
+from app.sending.smpp.receipts import Receipt, ReceiptReader
+from app.sending.smpp.side import Clocks, Side
+from app.sending.smpp.status import BindState, BindStatus, LastError, state_of
+from app.sending.smpp.submitter import OnLate, Submitter
+from app.sending.smpp.trace import Tracer
+from app.sending.smpp.traffic import NOW
 
 log = logging.getLogger(__name__)
 
-# Receipts handed over and not yet answered. Beyond this the store is not keeping up, and the SMSC keeps them better than our memory.
-RECEIPTS_IN_HAND = 10_000
 NEXT_LOOK = 1.0
-_UNBIND_PATIENCE = 5.0
+_SIDES: dict[str, tuple[Mode, ...]] = {"trx": ("trx",), "tx_rx": ("tx", "rx"), "tx": ("tx",), "rx": ("rx",)}
+_NAMES: dict[Mode, str] = {"trx": "transceiver", "tx": "transmitter", "rx": "receiver"}
 
 
 class Bind:
     """Connects, binds, binds again, submits and receives, until `stop()`.
 
     Every shipped message gets exactly one outcome by `on_outcome`, never from inside `ship()`. Receipts go to `on_receipt` and
-    are answered by whoever stores them. The callbacks run in the event loop and must not block.
+    are answered by whoever stores them. An answer that comes after its message became Unknown goes to `on_late`. The callbacks run
+    in the event loop and must not block.
+
+    A pair (bind_mode tx_rx) is one bind with two connections, which come and go independently. Submits go only while receipts can
+    come: while the receiver is bound, or was lost less than `rx_grace` ago.
     """
 
     def __init__(
@@ -42,50 +47,62 @@ class Bind:
         on_outcome: Callable[[Shipment, Outcome], None],
         on_receipt: Callable[[Receipt], None],
         on_change: Callable[[BindStatus], None] = lambda _: None,
+        on_late: OnLate = lambda _shipment, _part, _identity: None,
+        on_trace: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        zone: ZoneInfo = ZoneInfo("UTC"),  # noqa: B008 - it never changes
         slot: int = 0,
     ) -> None:
-        self._settings = settings
         self._profile = settings.profile
-        self._on_receipt = on_receipt
         self._on_change = on_change
+        self._on_trace = on_trace
         self._clock = clock
         self._slot = slot
         self._composer = Composer(settings)
-        self._reader = ReceiptReader(settings.profile)
-        self._judge = Judge(settings.profile)
-        self._normalise = normaliser(settings.profile, settings.profile.msgid_resp_base)
-        self._backoff = Backoff(settings.profile, clock)
-        self._link = Link(settings, self, self._backoff, clock)
-        self._traffic = Traffic(settings, on_outcome=on_outcome, wake=self._link.wake, clock=clock)
-        self._session: asyncio.Task[None] | None = None
+        self._submitter = Submitter(settings, on_outcome=on_outcome, on_late=on_late, clock=clock)
+        self._traffic = self._submitter.traffic
         self._stopping = False
-        self._halted = False  # wrong settings: nothing is tried until the next probe
-        self._is_explained = False  # why this session ends is known and told; the closing of the socket is only its consequence
-        self._unanswered_receipts = 0
-        self._answer: Answer = lambda _command, _sequence, _status: None
+        self._ended = False
+        self._trace_until = 0.0
         self._state: BindState = "down"
         self._since = datetime.now(UTC)
-        self._last_error: LastError | None = None
-        self._rate_now = 0.0
-        self._measured = (clock(), 0)
+        self._told_error: LastError | None = None
+        modes = _SIDES[settings.profile.bind_mode]
+        self._sides = [
+            Side(
+                settings,
+                self,
+                NoSubmits() if mode == "rx" else self._submitter,
+                mode=mode,
+                endpoints=settings.rx_endpoints if mode == "rx" and len(modes) > 1 else settings.endpoints,
+                # Every connection of a gateway comes from a port of its own: the first slot from the one that was given.
+                source_port=settings.profile.source_port and settings.profile.source_port + max(slot, 0) * len(modes) + index,
+                slot=slot,
+                reader=ReceiptReader(settings.profile),
+                on_receipt=on_receipt,
+                clocks=Clocks(clock, wall_clock),
+                blackout=Blackout(settings.profile.blackout, zone) if settings.profile.blackout else None,
+            )
+            for index, mode in enumerate(modes)
+        ]
+        self._submitting = next((side for side in self._sides if side.mode != "rx"), None)
+        self._receiving = next((side for side in self._sides if side.mode == "rx"), None)
+        if self._submitting is not None:
+            self._submitter.goes_over(self._submitting)
 
     # -- the caller's side
 
     async def run(self) -> None:
         """Keep the bind up until `stop()`. Raises nothing but CancelledError, and leaves no message without an outcome."""
+        loops = [asyncio.create_task(side.run()) for side in self._sides]
         try:
-            while not self._stopping:
-                self._session = asyncio.create_task(self._link.start(), name=f"smpp session {self._settings.host} {self._slot}")
-                await asyncio.wait({self._session})
-                if not self._session.cancelled() and (error := self._session.exception()) is not None:
-                    log.error("the session loop failed and is started again", exc_info=error)
-                    self._link.give_up("the session loop failed")
-                    await self._backoff.wait()
+            await asyncio.wait(loops)
         finally:
-            await self._end_session()
-            self._traffic.link_lost("the bind was stopped")
-            self._move("stopped")
+            for task in loops:
+                task.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            self._end()
 
     def allowance(self) -> int:
         """Parts that may be shipped now. At least one when nothing is in use and a token is near: one message, however long, fits."""
@@ -120,26 +137,18 @@ class Bind:
         What was not begun is Deferred at once; what is unanswered after `grace` seconds is Unknown.
         """
         self._stopping = True
-        if self._link.is_bound:
-            self._move("draining")
         self._traffic.close_door("stopping")
+        self.side_changed()
         try:
             async with asyncio.timeout(grace):
                 # Asked a hundred times a second, and only while stopping: an event would have to be kept on the hot path.
-                while self._link.is_bound and not (self._traffic.is_idle and self._unanswered_receipts == 0):
+                while any(side.link.is_bound for side in self._sides) and not self._is_idle:
                     await asyncio.sleep(0.01)
         except TimeoutError:
-            log.warning("stopped with messages unanswered", extra={"messages": len(self._traffic.unanswered), "receipts": self._unanswered_receipts})
-        self._backoff.end()
-        if self._link.is_bound:
-            try:
-                async with asyncio.timeout(_UNBIND_PATIENCE):
-                    await self._link.stop()
-            except TimeoutError:
-                log.warning("the session did not end by itself")
-        await self._end_session()
-        self._traffic.link_lost("the bind was stopped")
-        self._move("stopped")
+            receipts = sum(side.receipts_in_hand for side in self._sides)
+            log.warning("stopped with messages unanswered", extra={"messages": len(self._traffic.unanswered), "receipts": receipts})
+        await asyncio.gather(*(side.stop() for side in self._sides))
+        self._end()
 
     @property
     def in_use(self) -> int:
@@ -147,184 +156,130 @@ class Bind:
         return self._traffic.in_use
 
     @property
+    def far_end(self) -> dict[Mode, FarEnd]:
+        """What the far end said when it was last connected to, by the kind of bind: one, or two of a pair."""
+        return {side.mode: side.link.far_end for side in self._sides if side.link.far_end is not None}
+
+    @property
+    def trace_until(self) -> float:
+        """`on_trace` gets a line for each PDU until then, by the clock of the bind; 0 when it gets none."""
+        return self._trace_until
+
+    @trace_until.setter
+    def trace_until(self, until: float) -> None:
+        self._trace_until = until
+        for side in self._sides:
+            on = self._on_trace is not None and until > self._clock()
+            name = side.mode if len(self._sides) > 1 else ""
+            side.link.tracer = Tracer(self._on_trace, until, self._clock, name) if on and self._on_trace is not None else None
+
+    @property
     def status(self) -> BindStatus:
-        seen = datetime.now(UTC) - timedelta(seconds=self._clock() - self._link.last_received) if self._link.session else None
+        seen = max((side.link.last_received for side in self._sides if side.link.session), default=None)
+        hosts = [side.link.host for side in self._sides]
         return BindStatus(
             slot=self._slot,
             state=self._state,
-            host=f"{self._settings.host}:{self._settings.port}",
+            host=hosts[0] if len(set(hosts)) == 1 else f"{hosts[0]} (rx {hosts[1]})",
             since=self._since,
-            last_error=self._last_error,
+            last_error=self._last_error(),
             window_in_use=len(self._traffic.unanswered),
-            rate_now=round(self._rate_now, 1),
+            rate_now=round(self._submitter.rate_now, 1),
             rate_limit=self._traffic.bucket.rate,
-            last_activity_at=seen,
+            last_activity_at=datetime.now(UTC) - timedelta(seconds=self._clock() - seen) if seen is not None else None,
         )
 
-    # -- the session's side (FarSide)
+    # -- the sides' side (Owner)
 
-    def connecting(self) -> None:
-        self._halted = False
-        self._move("connecting")
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping
 
-    def not_connected(self, error: str) -> None:
-        self._failed("connect", error)
-        self._move("down")
-
-    def bind_answered(self, status: int) -> None:
-        if status == 0:
-            self._answer = partial(self._reply, self._link.session)
-            self._unanswered_receipts = 0
-            self._traffic.open = not self._stopping
-            self._traffic.bucket.idle(self._clock())
-            self._is_explained = False
-            self._move("draining" if self._stopping else "bound")
-            return
-        fatal = status in statuses.FATAL_TO_BIND or self._profile.status_overrides.get(statuses.code_of(status)) == "CONFIG"
-        self._failed("bind", "the SMSC refused the bind", status)
-        if fatal:
-            self._backoff.after(self._profile.config_probe_interval)
-        elif status == statuses.ALYBND:
-            self._backoff.after(self._profile.alybnd_wait)
-        self._halted = fatal
-        self._move("stopped" if fatal else "down")
-
-    def submit_answered(self, sequence: int, status: int, identity: bytes) -> None:
-        entry = self._traffic.answered(sequence)
-        if entry is None:
-            return
-        if status:
-            self._refused(entry, status)
-            return
-        self._judge.passed()
-        self._traffic.taken(entry, self._normalise(identity.decode("latin-1")))
-
-    def delivered(self, command: int, sequence: int, body: bytes) -> None:
-        if self._unanswered_receipts >= RECEIPTS_IN_HAND:
-            self._link.answer(self._link.session, command, sequence, statuses.RX_T_APPN)
-            return
-        self._unanswered_receipts += 1
-        try:
-            receipt = self._reader.read(command, sequence, body, self._answer)
-        except Exception:
-            # The reader promises not to; but one poisonous PDU, redelivered for ever, would take the whole bind down for ever.
-            log.exception("a receipt could not be read", extra={"raw": body.hex()})
-            receipt = Receipt(command, sequence, body, self._answer)
-        try:
-            self._on_receipt(receipt)
-        except Exception:
-            log.exception("the receiver of a receipt failed")
-            receipt.nack()
-
-    def write_due(self) -> tuple[bytes, float]:
-        return self._traffic.write_due(self._clock())
-
-    def next_sequence(self) -> int:
-        return self._traffic.next_sequence()
-
-    def has_unanswered(self) -> bool:
-        return bool(self._traffic.unanswered)
-
-    def tick(self, now: float) -> str | None:
-        """The clock of the session. Returns why it should end, if it should."""
-        traffic = self._traffic
-        if traffic.sweep(now):
-            why = f"{traffic.silent_in_a_row or 'too many'} submits unanswered"
-            self._failed("submit", why)
-            self._is_explained = True
-            return why
-        at, written = self._measured
-        if now - at >= 1:
-            self._rate_now = (traffic.written - written) / (now - at)
-            self._measured = (now, traffic.written)
-            traffic.bucket.recover(self._profile.throttle_recovery * (now - at) / 60)
-        if self._state == "throttled" and not traffic.throttle.engaged:
-            self._move("bound")
-        return None
-
-    def retiring(self, why: str) -> None:
-        if not self._is_explained:
-            self._failed("link", why)
-            self._is_explained = True
-        self._traffic.close_door("rebind")
-
-    def lost(self, why: str) -> None:
-        self._unanswered_receipts = 0
-        self._traffic.link_lost(why)
-        if not self._stopping and self._state in ("bound", "throttled"):
-            if not self._is_explained:
-                self._failed("link", why)
-            self._move("stopped" if self._halted else "down")
-
-    # -- what a refusal means
-
-    def _refused(self, entry: tuple[Flight, int, float], status: int) -> None:
-        flight, index, sent_at = entry
-        shipment, count = flight.shipment, len(flight.bodies)
-        action, outcome = self._judge.decide(status, shipment, self._link.session, part=f"part {index + 1} of {count}" if count > 1 else "")
-        if isinstance(outcome, Refused):
-            flight.refused(outcome)
-            self._traffic.ended(flight)
-            return
-        if action == "THROTTLE":
-            outcome = self._throttled(status, sent_at, outcome)
-        self._traffic.postponed(entry, outcome)
-        if action == "CONFIG":
-            self._halted = True
-            self._backoff.after(self._profile.config_probe_interval)
-        if action in ("CONFIG", "REBIND"):
-            self._give_session_up(outcome.detail, status)
-
-    def _give_session_up(self, detail: str, status: int) -> None:
-        """Reconnect, but use the answers that are on their way first."""
-        self._failed("submit", detail, status)
-        self._is_explained = True
-        self._link.retire(f"{statuses.code_of(status)} to a submit")
-
-    def _throttled(self, status: int, sent_at: float, outcome: Deferred) -> Deferred:
-        now, growing = self._clock(), status != statuses.MSGQFUL
-        if self._traffic.throttle.refused(now, sent_at, growing=growing):
-            if growing:
-                at, written = self._measured
-                lately = (self._traffic.written - written) / max(now - at, 0.25)
-                self._traffic.bucket.slow_down(self._profile.throttle_slowdown, max(self._rate_now, lately, self._settings.window))
-            # A pause may outlast the caller's lease, and another bind may be free: what was not begun goes back.
-            self._traffic.hand_back("throttled", self._traffic.throttle.left(now))
-            self._failed("submit", outcome.detail, status)
-            if self._state == "bound":
-                self._move("throttled")
-        return replace(outcome, retry_in=self._traffic.throttle.left(now))
-
-    # -- details
-
-    def _reply(self, session: int, command: int, sequence: int, status: int) -> None:
-        if session == self._link.session and self._unanswered_receipts:
-            self._unanswered_receipts -= 1
-            self._link.answer(session, command, sequence, status)
-
-    async def _end_session(self) -> None:
-        session = self._session
-        if session is not None and not session.done():
-            session.cancel()
-            await asyncio.wait({session})
-
-    def _failed(self, where: Where, detail: str, status: int | None = None) -> None:
-        code, name = (statuses.code_of(status), statuses.name_of(status)) if status is not None else ("", "")
-        last, self._last_error = self._last_error, LastError(datetime.now(UTC), where, code, name, detail)
-        if last is None or (last.where, last.command_status, last.detail) != (where, code, detail):
-            log.warning("smpp bind", extra={"host": self._settings.host, "slot": self._slot, "where": where, "status": code, "detail": detail})
-            self._tell()
-
-    def _move(self, state: BindState) -> None:
+    def side_changed(self) -> None:
+        """The state or the error of a connection is another one, or the pace."""
+        self._mind_the_door()
+        state, error = self._combined(), self._last_error()
         if state != self._state:
-            self._state, self._since = state, datetime.now(UTC)
-            self._tell()
-
-    def _tell(self) -> None:
+            self._since = datetime.now(UTC)
+        elif _same(error, self._told_error):
+            return
+        self._state, self._told_error = state, error
         try:
             self._on_change(self.status)
         except Exception:
             log.exception("the receiver of a status failed")
 
+    def side_lost(self, side: Side, why: str) -> None:
+        if side is self._submitting:
+            self._traffic.link_lost(why)
 
-__all__ = ["Bind", "BindStatus", "LastError", "Receipt", "Shipment"]
+    def side_ticks(self, side: Side, now: float) -> str | None:
+        if side is not self._submitting:
+            return None
+        if why := self._submitter.tick(now):
+            side.explain("submit", why)
+            return why
+        if self._trace_until and now >= self._trace_until:
+            self.trace_until = 0.0
+        self._mind_the_door()
+        if self._state == "throttled" and not self._submitter.is_throttled:
+            self.side_changed()
+        return None
+
+    # -- details
+
+    def _mind_the_door(self) -> None:
+        """Submits are let in while the connection that they go over is bound, and receipts for them can come."""
+        side, traffic = self._submitting, self._traffic
+        if side is None:
+            return
+        is_ready = side.state == "bound" and not self._stopping
+        if is_ready and self._is_heard():
+            if not traffic.open:
+                self._submitter.begins()
+        elif traffic.open:
+            traffic.close_door("stopping" if self._stopping else "receiver_down" if is_ready else "rebind")
+
+    def _is_heard(self) -> bool:
+        """Whether receipts can come, or could a moment ago. A bind without a receiver of its own hears them where it submits, or not at all."""
+        receiver = self._receiving
+        if receiver is None or receiver.link.is_bound:
+            return True
+        return receiver.lost_at is not None and self._clock() - receiver.lost_at < self._profile.rx_grace
+
+    def _combined(self) -> BindState:
+        if self._ended:
+            return "stopped"
+        if self._stopping and any(side.link.is_bound for side in self._sides):
+            return "draining"
+        state = state_of([side.state for side in self._sides])
+        return "throttled" if state == "bound" and self._submitter.is_throttled else state
+
+    def _last_error(self) -> LastError | None:
+        """The latest; of a pair that is not whole, the one of the side that is missing."""
+        told = [side for side in self._sides if side.last_error is not None]
+        guilty = [side for side in told if side.state not in ("bound", "draining")] or told
+        latest = max(guilty, key=lambda side: side.last_error.at if side.last_error else self._since, default=None)
+        if latest is None or latest.last_error is None:
+            return None
+        error = latest.last_error
+        return replace(error, detail=f"{_NAMES[latest.mode]}: {error.detail}") if len(self._sides) > 1 else error
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._traffic.is_idle and not any(side.receipts_in_hand for side in self._sides)
+
+    def _end(self) -> None:
+        self._traffic.link_lost("the bind was stopped")
+        self._ended = True
+        self.side_changed()
+
+
+def _same(one: LastError | None, other: LastError | None) -> bool:
+    """Whether it says nothing new, but for the time."""
+    if one is None or other is None:
+        return one is other
+    return (one.where, one.command_status, one.detail) == (other.where, other.command_status, other.detail)
+
+
+__all__ = ["Bind", "BindStatus", "FarEnd", "LastError", "Receipt", "Shipment"]

@@ -19,7 +19,7 @@ from app.sending.smpp.compose import Composed, Shipment
 class Flight:
     """The parts of one message: unwritten, on the wire, taken, put off or lost."""
 
-    __slots__ = ("bodies", "cost", "deferral", "ids", "lost", "on_wire", "parts", "put_off", "refusal", "shipment", "started_at", "tries")
+    __slots__ = ("bodies", "cost", "deferral", "ids", "lost", "on_wire", "parts", "put_off", "refusal", "shipment", "started_at", "tries", "unheard")
 
     def __init__(self, shipment: Shipment, composed: Composed) -> None:
         self.shipment = shipment
@@ -32,6 +32,7 @@ class Flight:
         self.deferral: Deferred | None = None
         self.refusal: Refused | None = None
         self.lost: str = ""
+        self.unheard = 0  # parts that were given up without an answer
         self.started_at = 0.0
         self.tries = 0
 
@@ -56,7 +57,15 @@ class Flight:
 
     def unanswered(self, detail: str) -> None:
         self.on_wire -= 1
+        self.unheard += 1
         self.lost = detail
+
+    def found(self, index: int, identity: str) -> None:
+        """A part that had been given up was taken after all, while others are still out."""
+        self.ids[index] = identity
+        self.unheard -= 1
+        if not self.unheard:
+            self.lost = ""
 
     def outcome(self) -> Outcome | None:
         """What came of the message, or None while parts are out or have to go (again)."""

@@ -1,53 +1,71 @@
 """How fast a bind may submit: the rate that was agreed on, and what the SMSC makes of it by throttling."""
 
 import math
+from collections import deque
 from datetime import timedelta
 
 from app.gateways.profile import Profile
 
-# A timer that fires late may catch up by so much. It is shorter than the gap between two parts (up to 100 a second) or a hundredth of
-# a second's allowance, so that no second carries more than the rate and one part (or one per cent).
+# A timer that fires late may catch up by so much, or by nine tenths of the gap between two parts where that is less than 20 ms.
 _SLIP = 0.010
 _SLIP_OF_SLOW = 0.020
+_SECOND = 1.0
+_GRAIN = 1e-9  # below what a clock can tell: without it rounding would hold a part of a burst back
+_SLOWEST = 0.01  # of the full rate: throttled for an hour, a bind must not need another one to come back
 
 
 class Bucket:
-    """A token bucket of depth one, in parts, for one bind. `rate` is parts a second now, None without a limit."""
+    """A token bucket in parts, for one bind. `rate` is parts a second now, None without a limit; `burst` parts may go at once.
 
-    def __init__(self, rate: float | None) -> None:
+    However late timers fire and whatever they catch up, no second carries more than the rate and one burst: the times of so many
+    last parts are kept, and the next one waits until the oldest of them is a second old.
+    """
+
+    def __init__(self, rate: float | None, burst: int = 1) -> None:
         self._full = rate
-        self._at = -math.inf
+        self._ceiling = 1.0  # where throttling began, of a bind without a limit
+        self._burst = burst
+        self._paid_at = -math.inf  # when the rate has made up for every part that went: the bucket is full again
+        self._lately: deque[float] = deque(maxlen=1)
         self.rate: float | None = None
         self._gap = 0.0
         self._slip = 0.0
+        self._depth = 0.0
         self._set(rate)
 
     @property
     def at(self) -> float:
         """When the next part may go."""
-        return self._at
+        lately = self._lately
+        at = self._paid_at - self._depth
+        return max(at, lately[0] + _SECOND) if len(lately) == lately.maxlen else at
 
     def idle(self, now: float) -> None:
-        """Nothing was waiting until now: time that nobody used is not saved up."""
-        self._at = max(self._at, now)
+        """Nothing was waiting until now: time that nobody used is not saved up beyond a burst."""
+        self._paid_at = max(self._paid_at, now)
 
     def take(self, now: float, parts: int = 1) -> None:
-        """Some parts go now, which `at` must have allowed."""
-        self._at = max(self._at, now - self._slip) + self._gap * parts
+        """Some parts go now, which `at` must have allowed. More than one at a time is one PDU that counts for several."""
+        self._paid_at = max(self._paid_at, now - self._slip) + self._gap * parts
+        if parts == 1:
+            self._lately.append(now)
+        else:
+            self._lately.extend([now] * parts)
 
     def due(self, now: float, horizon: float) -> float:
         """How many parts fall due until `horizon` seconds from now."""
         if self.rate is None:
             return math.inf
-        wait = max(self._at - now, 0.0)
+        wait = max(max(self._paid_at, now) - self._depth, self.at) - now
         # The epsilon keeps 0.1 s * 10/s from being 0.9999 parts.
         return 0 if wait > horizon else math.floor((horizon - wait) * self.rate + 1e-9) + 1
 
     def slow_down(self, share: float, measured: float) -> None:
-        """Less by a share; without a limit, less than what was measured."""
-        self._set((self.rate or max(measured, 1.0)) * (1 - share))
-        if self._full is None:
+        """Less by a share, down to a hundredth; without a limit, less than what was measured."""
+        if self._full is None and self.rate is None:
             self._ceiling = max(measured, 1.0)
+        ceiling = self._full or self._ceiling
+        self._set(max((self.rate or ceiling) * (1 - share), ceiling * _SLOWEST))
 
     def recover(self, share: float) -> None:
         """More by a share of the full rate, up to it; without a limit, up to where the throttling began, and then free again."""
@@ -61,6 +79,8 @@ class Bucket:
         self.rate = rate
         self._gap = 1 / rate if rate else 0.0
         self._slip = max(_SLIP, min(_SLIP_OF_SLOW, 0.9 * self._gap)) if rate else 0.0
+        self._depth = self._gap * (self._burst - 1) + _GRAIN
+        self._lately = deque(self._lately, maxlen=math.floor(rate) + self._burst) if rate else deque(maxlen=1)
 
 
 class Throttle:

@@ -8,40 +8,26 @@ ends the session for ever on answers that real SMSCs give. The names this class 
 import asyncio
 import logging
 import math
-import socket
 from asyncio import StreamWriter
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
-from aiosmpplib import ESME, SmppSessionState
+from aiosmpplib import ESME, BindMode, SmppSessionState
 
+from app.gateways.hosts import Endpoint, shown
 from app.gateways.smpp import SmppSettings
 from app.sending.smpp import pdu
 from app.sending.smpp.backoff import Backoff
+from app.sending.smpp.far_side import FarSide, Submits
+from app.sending.smpp.opening import READ_SIZE, FarEnd, Mode, NotOpenedError, Opened, is_success, open_session
+from app.sending.smpp.trace import Tracer
 
 log = logging.getLogger(__name__)
 
-_READ_SIZE = 65_536
 _UNBIND_TIMEOUT = 2.0
-_RETIRE_GRACE = 5.0  # for the answers of what was on its way when the SMSC said unbind
+_RETIRE_GRACE = 5.0  # seconds for the answers of what was on its way when the session was to end
 _NACKS_WITHOUT_SEQUENCE = 3
 _ACKS_HELD_BACK = 1_000_000  # octets; an SMSC that does not read our answers is not read either
-
-
-class FarSide(Protocol):
-    """What the session tells, and whom it asks for PDUs. Nothing here may block; errors must not leave."""
-
-    def connecting(self) -> None: ...
-    def not_connected(self, error: str) -> None: ...
-    def bind_answered(self, status: int) -> None: ...
-    def submit_answered(self, sequence: int, status: int, identity: bytes) -> None: ...
-    def delivered(self, command: int, sequence: int, body: bytes) -> None: ...
-    def write_due(self) -> tuple[bytes, float]: ...
-    def tick(self, now: float) -> str | None: ...
-    def retiring(self, why: str) -> None: ...
-    def has_unanswered(self) -> bool: ...
-    def lost(self, why: str) -> None: ...
-    def next_sequence(self) -> int: ...
+_MODES = {"trx": BindMode.TRANSCEIVER, "tx": BindMode.TRANSMITTER, "rx": BindMode.RECEIVER}
 
 
 class LinkDownError(ConnectionError):
@@ -53,15 +39,33 @@ class Link(ESME):  # type: ignore[misc]  # the library has no types
 
     _writer: StreamWriter | None
 
-    def __init__(self, settings: SmppSettings, far: FarSide, backoff: Backoff, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settings: SmppSettings,
+        far: FarSide,
+        submits: Submits,
+        backoff: Backoff,
+        clock: Callable[[], float],
+        *,
+        mode: Mode = "trx",
+        endpoints: Sequence[Endpoint],
+        source_port: int = 0,
+    ) -> None:
         quiet = logging.NullHandler()
-        super().__init__(settings.host, settings.port, "", "", log_level=logging.CRITICAL, log_handler=quiet, retry_timer=backoff)
-        # The library's constructor would refuse the longer ones that real accounts have.
-        self.system_id = settings.system_id
-        self.password = settings.password.get_secret_value()
+        host, port = endpoints[0]
+        # The library's constructor would refuse the longer names and passwords that real accounts have; it is given none.
+        super().__init__(host, port, "", "", bind_mode=_MODES[mode], log_level=logging.CRITICAL, log_handler=quiet, retry_timer=backoff)
+        self._settings = settings
         self._profile = settings.profile
+        self._longest = settings.profile.max_pdu
         self._far = far
+        self._submits = submits
         self._clock = clock
+        self._mode: Mode = mode
+        self._endpoints = tuple(endpoints)
+        self._source_port = source_port
+        self._first = 0  # where the next round over the hosts begins
+        self._host = 0  # the one in use, or tried last
         self._wake = asyncio.Event()
         self._gone = asyncio.Event()  # unbind_resp has come, or the far side closed
         self._outgoing: list[bytes] = []
@@ -69,13 +73,26 @@ class Link(ESME):  # type: ignore[misc]  # the library has no types
         self._enquired_at: float | None = None
         self._begun_at: float | None = None  # a PDU is here in part since
         self._retire_at: float | None = None
+        self._is_unbound = False  # by the SMSC
         self._stray_nacks = 0
+        self._bound_at = clock()
         self.last_received = clock()
         self.session = 0
+        self.tracer: Tracer | None = None
+        self.far_end: FarEnd | None = None
 
     @property
     def is_bound(self) -> bool:
         return bool(self._session_state == self.bind_mode.session_state and self._writer is not None)
+
+    @property
+    def is_retiring(self) -> bool:
+        return self._retire_at is not None
+
+    @property
+    def host(self) -> str:
+        """Host and port in use, or those tried last."""
+        return shown(self._endpoints[self._host])
 
     # -- what the bind asks of the session
 
@@ -92,50 +109,37 @@ class Link(ESME):  # type: ignore[misc]  # the library has no types
         """Drop the connection; the session loop connects again."""
         self._hang_up(why)
 
-    def retire(self, why: str) -> None:
-        """Write no more submits, use the answers that still come, then connect again."""
+    def retire(self, why: str, *, grace: float = _RETIRE_GRACE) -> None:
+        """Write no more submits, use the answers that still come, then unbind and connect again."""
         if self._retire_at is None and self.is_bound:
             log.info("session retires", extra={"why": why})
             self._why = self._why or why
-            self._retire_at = self._clock() + _RETIRE_GRACE
+            self._retire_at = self._clock() + grace
             self._far.retiring(why)
             self._wake.set()
 
     # -- what the library's session loop calls
 
     async def connect(self) -> None:
-        """Open the connection and bind. The status is read from the header: a refusal often has no body, and may be any number."""
+        """Bind at the first host that lets us. A round over all of them is one attempt: only after it the session loop pauses."""
         self._hang_up("reconnect")
-        self._far.connecting()
-        try:
-            async with asyncio.timeout(self._profile.connect_timeout):
-                self._reader, self._writer = await asyncio.open_connection(self.smsc_host, self.smsc_port, limit=2 * _READ_SIZE)
-        except (OSError, TimeoutError) as error:
-            self._far.not_connected(_sentence(error, self._profile.connect_timeout))
-            raise LinkDownError from error
-        connection = self._writer.get_extra_info("socket")
-        if connection is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._session_state = SmppSessionState.OPEN
-        try:
-            async with asyncio.timeout(self._profile.bind_timeout):
-                status = await self._bind()
-        except (OSError, TimeoutError, EOFError) as error:
-            self._hang_up("no bind_transceiver_resp")
-            self._far.not_connected(_sentence(error, self._profile.bind_timeout))
-            raise LinkDownError from error
-        if status:
-            self._hang_up(f"bind refused with 0x{status:08X}")
-            self._far.bind_answered(status)
+        if not self._far.connecting():
             raise LinkDownError
-        self.session += 1
-        self._why = ""
-        self._enquired_at = self._begun_at = self._retire_at = None
-        self._stray_nacks = 0
-        self._gone.clear()
-        self.last_received = self._clock()
-        self._session_state = self.bind_mode.session_state
-        self._far.bind_answered(0)
+        count = len(self._endpoints)
+        for index in [(self._first + turn) % count for turn in range(count)]:
+            self._host = index
+            opened = await self._knock(self._endpoints[index])
+            if opened is None:
+                continue
+            if is_success(opened.status, self._profile):
+                self._begin(opened)
+                return
+            opened.writer.transport.abort()
+            if not self._far.refused(opened.status):
+                break
+        self._first = 0
+        self._far.all_failed()
+        raise LinkDownError
 
     async def _receive_data(self) -> None:
         """Read whatever has come and hand it on PDU by PDU, without a task or an await for each."""
@@ -144,14 +148,17 @@ class Link(ESME):  # type: ignore[misc]  # the library has no types
         assert writer is not None
         rest = b""
         while self.is_bound:
-            chunk = await reader.read(_READ_SIZE)
+            chunk = await reader.read(READ_SIZE)
             if not chunk:
                 self._why = self._why or "the SMSC closed the connection"
                 self._gone.set()
                 return
             self.last_received = now = self._clock()
             self._enquired_at = None
-            rest = self._take_apart(rest + chunk if rest else chunk)
+            data = rest + chunk if rest else chunk
+            if self.tracer is not None:
+                self.tracer.saw(data, ours=False)
+            rest = self._take_apart(data)
             self._begun_at = now if rest else None
             if writer.transport.get_write_buffer_size() > _ACKS_HELD_BACK:
                 await writer.drain()
@@ -161,9 +168,9 @@ class Link(ESME):  # type: ignore[misc]  # the library has no types
         loop = asyncio.get_running_loop()
         while self.is_bound:
             self._wake.clear()
-            octets, wait = (b"", math.inf) if self._is_spent() else self._far.write_due()
-            if octets and self._writer is not None:
-                self._writer.write(octets)
+            octets, wait = (b"", math.inf) if self.is_retiring else self._submits.write_due()
+            if octets:
+                self._write(octets)
             timer = loop.call_later(wait, self._wake.set) if wait != math.inf else None
             try:
                 await self._wake.wait()
@@ -183,16 +190,17 @@ class Link(ESME):  # type: ignore[misc]  # the library has no types
                 self._hang_up(why)
                 return
             if self._retire_at is not None and (now >= self._retire_at or not self._far.has_unanswered()):
+                await self._part()
                 self._hang_up(self._why)
                 return
             if self._enquired_at is None and now - self.last_received >= profile.enquire_interval:
                 self._enquired_at = now
-                self._send_soon(pdu.frame(pdu.ENQUIRE_LINK, self._far.next_sequence()))
+                self._send_soon(pdu.frame(pdu.ENQUIRE_LINK, self._submits.next_sequence()))
 
     async def _end_task(self, task: asyncio.Task[None]) -> None:
         """The session has ended: its messages are told so at once, and nothing is written to a dead socket meanwhile."""
         if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-            self._why = self._why or _sentence(error)
+            self._why = self._why or str(error) or type(error).__name__
             if not isinstance(error, OSError):
                 log.error("session task failed", exc_info=error)
         self._hang_up(self._why or "the session ended")
@@ -203,59 +211,62 @@ class Link(ESME):  # type: ignore[misc]  # the library has no types
     async def _disconnect(self) -> None:
         """Unbind, give the SMSC a moment to agree, and close."""
         if self.is_bound:
-            self._send_soon(pdu.frame(pdu.UNBIND, self._far.next_sequence()))
-            self._flush()
-            try:
-                async with asyncio.timeout(_UNBIND_TIMEOUT):
-                    await self._gone.wait()
-            except TimeoutError:
-                log.info("no unbind_resp")
+            await self._part()
         self._hang_up("unbound")
 
     # -- details
 
-    async def _bind(self) -> int:
-        assert self._reader is not None
-        assert self._writer is not None
-        profile = self._profile
-        request = pdu.bind_transceiver(
-            self._far.next_sequence(),
-            system_id=self.system_id,
-            password=self.password,
-            system_type=profile.system_type,
-            version=profile.interface_version,
-            ton=profile.bind_ton,
-            npi=profile.bind_npi,
-            address_range=profile.address_range,
-        )
-        self._writer.write(request)
-        while True:
-            header = await self._reader.readexactly(pdu.HEADER_LENGTH)
-            length, command, status, sequence = pdu.HEADER.unpack(header)
-            if not pdu.HEADER_LENGTH <= length <= pdu.MAX_PDU:
-                raise LinkDownError(f"command_length {length} in the answer to the bind")
-            await self._reader.readexactly(length - pdu.HEADER_LENGTH)
-            if command == pdu.ENQUIRE_LINK:
-                self._writer.write(pdu.frame(pdu.ENQUIRE_LINK_RESP, sequence))
-            elif command == pdu.BIND_TRANSCEIVER_RESP or (command == pdu.GENERIC_NACK and status):
-                return int(status)
+    async def _knock(self, endpoint: Endpoint) -> Opened | None:
+        """One host: its answer to the bind, or None when there was none. `far_end` tells how far it got."""
+        self.far_end = far_end = FarEnd(self._mode, shown(endpoint))
+        try:
+            return await open_session(
+                endpoint, self._settings, far_end, sequence=self._submits.next_sequence(), source_port=self._source_port, on_pdu=self._trace
+            )
+        except NotOpenedError as error:
+            self._far.not_opened(str(error), is_connected=bool(far_end.address))
+            return None
+
+    def _begin(self, opened: Opened) -> None:
+        self._reader, self._writer, _ = opened
+        self.session += 1
+        self._why = ""
+        self._enquired_at = self._begun_at = self._retire_at = None
+        self._is_unbound = False
+        self._stray_nacks = 0
+        self._gone.clear()
+        self._bound_at = self.last_received = self._clock()
+        self._session_state = self.bind_mode.session_state
+        self._far.bound()
+
+    async def _part(self) -> None:
+        """Unbind, unless the SMSC has done so, and wait for its consent."""
+        if self._is_unbound:
+            return
+        self._send_soon(pdu.frame(pdu.UNBIND, self._submits.next_sequence()))
+        self._flush()
+        try:
+            async with asyncio.timeout(_UNBIND_TIMEOUT):
+                await self._gone.wait()
+        except TimeoutError:
+            log.info("no unbind_resp")
 
     def _take_apart(self, data: bytes) -> bytes:
         """Hand on every whole PDU; returns what is left over."""
-        start, size = 0, len(data)
+        start, size, longest = 0, len(data), self._longest
         unpack = pdu.HEADER.unpack_from
-        far = self._far
+        answered = self._submits.submit_answered
         while size - start >= 16:
             length, command, status, sequence = unpack(data, start)
-            if not 16 <= length <= pdu.MAX_PDU:
+            if not 16 <= length <= longest:
                 raise LinkDownError(f"command_length {length}")
             end = start + length
             if end > size:
                 break
             if command == pdu.SUBMIT_SM_RESP:
-                far.submit_answered(sequence, status, pdu.message_id_of(data, start + 16, end))
+                answered(sequence, status, pdu.message_id_of(data, start + 16, end))
             elif command in (pdu.DELIVER_SM, pdu.DATA_SM):
-                far.delivered(command, sequence, data[start + 16 : end])
+                self._far.delivered(command, sequence, data[start + 16 : end])
             else:
                 self._take_other(command, status, sequence)
             start = end
@@ -265,13 +276,14 @@ class Link(ESME):  # type: ignore[misc]  # the library has no types
         if command == pdu.ENQUIRE_LINK:
             self._send_soon(pdu.frame(pdu.ENQUIRE_LINK_RESP, sequence))
         elif command == pdu.UNBIND:
+            self._is_unbound = True
             self._send_soon(pdu.frame(pdu.UNBIND_RESP, sequence))
             self.retire("the SMSC unbound us")
         elif command == pdu.UNBIND_RESP:
             self._gone.set()
         elif command == pdu.GENERIC_NACK:
             if sequence:
-                self._far.submit_answered(sequence, status or 0x03, b"")
+                self._submits.submit_answered(sequence, status or 0x03, b"")
                 return
             # Without a number nobody knows what was wrong; a link that goes on like this is out of step.
             self._stray_nacks += 1
@@ -283,9 +295,6 @@ class Link(ESME):  # type: ignore[misc]  # the library has no types
         elif not command & pdu.RESPONSE:
             # SMPP 3.4, 3.3: a request that we do not know is answered by generic_nack with ESME_RINVCMDID.
             self._send_soon(pdu.frame(pdu.GENERIC_NACK, sequence, status=0x03))
-
-    def _is_spent(self) -> bool:
-        return self._retire_at is not None
 
     def _complaint(self, now: float) -> str | None:
         profile, silent = self._profile, now - self.last_received
@@ -304,9 +313,19 @@ class Link(ESME):  # type: ignore[misc]  # the library has no types
         self._outgoing.append(octets)
 
     def _flush(self) -> None:
-        if self._outgoing and self._writer is not None:
-            self._writer.write(b"".join(self._outgoing))
+        if self._outgoing:
+            self._write(b"".join(self._outgoing))
         self._outgoing.clear()
+
+    def _write(self, octets: bytes) -> None:
+        if self._writer is not None:
+            self._writer.write(octets)
+            if self.tracer is not None:
+                self.tracer.saw(octets, ours=True)
+
+    def _trace(self, octets: bytes, ours: bool) -> None:
+        if self.tracer is not None:
+            self.tracer.saw(octets, ours=ours)
 
     def _hang_up(self, why: str) -> None:
         """Close the socket now, and tell the far side once."""
@@ -317,16 +336,14 @@ class Link(ESME):  # type: ignore[misc]  # the library has no types
         if writer is None:
             return
         self._gone.set()
-        # close() lets what was written leave; a far side that does not read must not keep the socket, so abort() follows.
-        writer.close()
-        if writer.transport.get_write_buffer_size():
-            writer.transport.abort()
+        # A host that lets us in and throws us out is no better than one that does not let us in: the next one has its turn.
+        is_stable = self._clock() - self._bound_at >= self._profile.stable_after
+        self._first = 0 if is_stable else (self._host + 1) % len(self._endpoints)
+        transport = writer.transport
+        if not transport.is_closing():
+            # close() lets what was written leave; a far side that does not read must not keep the socket, so abort() follows.
+            is_stuck = transport.get_write_buffer_size() > 0
+            transport.close()
+            if is_stuck:
+                transport.abort()
         self._far.lost(why)
-
-
-def _sentence(error: BaseException, seconds: float | None = None) -> str:
-    if isinstance(error, TimeoutError) and seconds is not None:
-        return f"no answer within {seconds:g} s"
-    if isinstance(error, asyncio.IncompleteReadError):
-        return "the SMSC closed the connection"
-    return str(error) or type(error).__name__

@@ -9,13 +9,12 @@ from typing import NamedTuple
 
 HEADER = Struct(">IIII")  # command_length, command_id, command_status, sequence_number
 HEADER_LENGTH = 16
-# message_payload may have 64 KiB; a length beyond this is garbage or an attack, and nothing is buffered for it.
-MAX_PDU = 70_000
 
 RESPONSE = 0x80000000
 GENERIC_NACK = 0x80000000
+BIND_RECEIVER = 0x00000001
+BIND_TRANSMITTER = 0x00000002
 BIND_TRANSCEIVER = 0x00000009
-BIND_TRANSCEIVER_RESP = 0x80000009
 UNBIND = 0x00000006
 UNBIND_RESP = 0x80000006
 SUBMIT_SM = 0x00000004
@@ -29,13 +28,16 @@ ALERT_NOTIFICATION = 0x00000102
 DATA_SM = 0x00000103
 DATA_SM_RESP = 0x80000103
 
+TLV_DEST_ADDR_SUBUNIT = 0x0005
 TLV_RECEIPTED_MESSAGE_ID = 0x001E
 TLV_USER_MESSAGE_REFERENCE = 0x0204
 TLV_SAR_MSG_REF_NUM = 0x020C
+TLV_SC_INTERFACE_VERSION = 0x0210
 TLV_SAR_TOTAL_SEGMENTS = 0x020E
 TLV_SAR_SEGMENT_SEQNUM = 0x020F
 TLV_NETWORK_ERROR_CODE = 0x0423
 TLV_MESSAGE_PAYLOAD = 0x0424
+TLV_MORE_MESSAGES_TO_SEND = 0x0426
 TLV_MESSAGE_STATE = 0x0427
 
 UDHI = 0x40
@@ -62,10 +64,10 @@ def tlv(tag: int, value: bytes) -> bytes:
     return _TLV.pack(tag, len(value)) + value
 
 
-def bind_transceiver(sequence: int, *, system_id: str, password: str, system_type: str, version: int, ton: int, npi: int, address_range: str) -> bytes:
+def bind(command: int, sequence: int, *, system_id: str, password: str, system_type: str, version: int, ton: int, npi: int, address_range: str) -> bytes:
     """Whatever the lengths: the limits of 15 and 8 octets are often exceeded by real accounts."""
     body = c_string(system_id) + c_string(password) + c_string(system_type) + bytes((version, ton, npi)) + c_string(address_range)
-    return frame(BIND_TRANSCEIVER, sequence, body)
+    return frame(command, sequence, body)
 
 
 def deliver_answer(command: int, sequence: int, status: int) -> bytes:

@@ -1,11 +1,14 @@
 """How one bind does, for the status of its gateway."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 BindState = Literal["down", "connecting", "bound", "throttled", "draining", "stopped"]
 Where = Literal["connect", "bind", "submit", "link"]
+
+_WORST_FIRST: tuple[BindState, ...] = ("stopped", "down", "connecting", "draining", "throttled", "bound")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +35,8 @@ class BindStatus:
     rate_now: float
     rate_limit: float | None
     last_activity_at: datetime | None
+
+
+def state_of(sides: Sequence[BindState]) -> BindState:
+    """One word for all connections of a bind: it is bound when each of them is."""
+    return min(sides, key=_WORST_FIRST.index)

@@ -1,5 +1,9 @@
-"""What a command_status of a submit means for its message and for the bind. Names: SMPP 3.4, 5.1.3, and SMPP 5.0, 4.7.6."""
+"""What a command_status of a submit means for its message and for the bind. Names: SMPP 3.4, 5.1.3, and SMPP 5.0, 4.7.6.
 
+Overrides of the profile come first, then its throttle_statuses, then the common meaning, then two careful attempts.
+"""
+
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -42,6 +46,11 @@ NAMES = {
     0x45: "ESME_RSUBMITFAIL",
     0x48: "ESME_RINVSRCTON",
     0x49: "ESME_RINVSRCNPI",
+    # 0x4A, 0x4B, 0x4D and 0x4E are reserved in the standard; lists that operators use have moved some codes there.
+    0x4A: "ESME_RINVDSTTON",
+    0x4B: "ESME_RINVDSTNPI",
+    0x4D: "ESME_RINVSYSTYP",
+    0x4E: "ESME_RINVREPFLAG",
     0x50: "ESME_RINVDSTTON",
     0x51: "ESME_RINVDSTNPI",
     0x53: "ESME_RINVSYSTYP",
@@ -87,12 +96,14 @@ NAMES = {
 FATAL_TO_BIND = frozenset({0x0E, 0x0F, 0x4D, 0x53})
 
 _PERM = (0x01, 0x0B, 0x0C, 0x11, 0x13, 0x33, 0x34, 0x40, 0x42, 0x44, 0x55, 0x62, 0x65, 0x66, 0x67, 0xFE, *range(0x105, 0x113))
-# Both numberings of the destination's TON and NPI exist: 0x50, 0x51 in the standard, 0x4A, 0x4B in lists that operators use.
 _BRK = (0x06, 0x07, 0x0A, 0x15, 0x43, 0x48, 0x49, 0x4A, 0x4B, 0x4E, 0x50, 0x51, 0x54, 0x61, 0x63, *range(0xC0, 0xC5), 0x104)
 _REBIND = (0x02, 0x03, 0x04, 0x05)
-_THROTTLE = (0x14, 0x58)
 _CONFIG = (0x0E, 0x0F, 0x4D, 0x53, 0x100, 0x101, 0x103)
-_TEMP = (0x08, 0x64, 0x102)
+# The last two ask for a slower pace as a rule; without a place in throttle_statuses they are about the recipient's own queue.
+_TEMP = (0x08, 0x64, 0x102, 0x14, 0x58)
+# They are about the sender: another one may be registered.
+ABOUT_THE_SENDER = frozenset({0x0A, 0x48, 0x49})
+_TIMES = re.compile(r"TEMP(?:\(([0-9]+)\))?")
 SHY = 2  # attempts that SUBMITFAIL, UNKNOWNERR and codes nobody has explained deserve
 
 
@@ -115,20 +126,16 @@ def name_of(status: int) -> str:
 
 
 def judge(profile: Profile) -> Callable[[int], Verdict]:
-    """The verdict on every status for one gateway: its own overrides first, then the common meaning, then two careful attempts."""
-    verdicts: dict[int, Verdict] = {}
-    commonly: tuple[tuple[StatusAction, tuple[int, ...]], ...] = (
-        ("PERM", _PERM),
-        ("BRK", _BRK),
-        ("REBIND", _REBIND),
-        ("THROTTLE", _THROTTLE),
-        ("CONFIG", _CONFIG),
-    )
+    """The verdict on every status for one gateway."""
+    patient, shy = Verdict("TEMP", profile.temp_attempts), Verdict("TEMP", SHY)
+    verdicts: dict[int, Verdict] = dict.fromkeys(_TEMP, patient)
+    commonly: tuple[tuple[StatusAction, tuple[int, ...]], ...] = (("PERM", _PERM), ("BRK", _BRK), ("REBIND", _REBIND), ("CONFIG", _CONFIG))
     for action, statuses in commonly:
         verdicts |= dict.fromkeys(statuses, Verdict(action))
-    patient = Verdict("TEMP", profile.temp_attempts)
-    verdicts |= dict.fromkeys(_TEMP, patient)
+    verdicts |= {int(status, 16): Verdict("THROTTLE") for status in profile.throttle_statuses}
     for key, override in profile.status_overrides.items():
-        verdicts[int(key, 16)] = patient if override.startswith("TEMP") else Verdict(cast("StatusAction", override))
-    shy = Verdict("TEMP", SHY)
+        if found := _TIMES.fullmatch(override):
+            verdicts[int(key, 16)] = Verdict("TEMP", int(found[1])) if found[1] else patient
+        else:
+            verdicts[int(key, 16)] = Verdict(cast("StatusAction", override))
     return lambda status: verdicts.get(status, shy)

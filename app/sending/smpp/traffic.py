@@ -38,14 +38,14 @@ class Traffic:
         self._timeout = settings.profile.response_timeout
         self._profile = settings.profile
         self._on_outcome = on_outcome
-        self._wake = wake
+        self.wake = wake
         self._clock = clock
-        self.bucket = Bucket(settings.rate_of_bind)
+        self.bucket = Bucket(settings.rate_of_bind, settings.profile.burst)
         self.throttle = Throttle(settings.profile)
         self._waiting: deque[tuple[Flight, int]] = deque()
         self._resting: list[tuple[float, Flight]] = []  # half-taken messages until their missing parts go again
         self.unanswered: dict[int, tuple[Flight, int, float]] = {}  # sequence number -> part, in the order of writing
-        self._ghosts: set[int] = set()  # sequence numbers whose time is up
+        self._ghosts: dict[int, tuple[Flight, int]] = {}  # sequence number -> part whose time is up; never more than half a window
         self._sequence = 0
         self.in_use = 0
         self.written = 0
@@ -78,7 +78,7 @@ class Traffic:
             self.bucket.idle(self._clock())
         for index in range(len(flight.bodies)):
             self._waiting.append((flight, index))
-        self._wake()
+        self.wake()
 
     def conclude(self, flight: Flight, outcome: Outcome) -> None:
         try:
@@ -123,10 +123,15 @@ class Traffic:
         """The part that an answer belongs to; None for a late or a foreign one."""
         self.silent_in_a_row = 0
         entry = self.unanswered.pop(sequence, None)
-        if entry is None and sequence in self._ghosts:
-            self._ghosts.discard(sequence)  # late: its outcome has been told, but the SMSC has room for one more again
         if self._waiting:
-            self._wake()
+            self.wake()
+        return entry
+
+    def late(self, sequence: int) -> tuple[Flight, int] | None:
+        """The part of a late answer; the SMSC has room for one more again. None for an answer that nobody asked for."""
+        entry = self._ghosts.pop(sequence, None)
+        if entry is not None and self._waiting:
+            self.wake()
         return entry
 
     def taken(self, entry: tuple[Flight, int, float], identity: str) -> None:
@@ -160,7 +165,7 @@ class Traffic:
             if (flight.started_at if flight.tries else sent_at) + self._timeout > now:
                 continue
             del self.unanswered[sequence]
-            self._ghosts.add(sequence)
+            self._ghosts[sequence] = (flight, entry[1])
             self.silent_in_a_row += 1
             flight.unanswered(f"no answer within {self._timeout:g} s")
             self.ended(flight)
@@ -236,4 +241,4 @@ class Traffic:
             self._waiting.extendleft((flight, index) for index in sorted(flight.put_off, reverse=True))
             flight.put_off = []
             flight.deferral = None
-        self._wake()
+        self.wake()

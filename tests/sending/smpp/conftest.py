@@ -23,7 +23,9 @@ QUICK = {"reconnect_min": 0.05, "reconnect_max": 1, "stable_after": 0.5, "respon
 class Caller:
     """Ships through one bind, counts outcomes by message, commits at once and gives the room back."""
 
-    def __init__(self, port: int, *, profile: dict | None = None, ack: bool = True, commit_takes: float = 0, slot: int = 0, **settings) -> None:
+    def __init__(
+        self, port: int, *, profile: dict | None = None, ack: bool = True, commit_takes: float = 0, slot: int = 0, options: dict | None = None, **settings
+    ) -> None:
         body = {"host": "127.0.0.1", "port": port, "system_id": "isp", "password": "secret", "sender": "MyISP", "profile": QUICK | (profile or {})}
         self.settings = SmppSettings.model_validate(body | settings)
         self.ack = ack
@@ -35,7 +37,18 @@ class Caller:
         self.parts: dict[UUID, int] = {}
         self.numbers = itertools.count(1)
         self.changed = asyncio.Event()
-        self.bind = Bind(self.settings, on_outcome=self.on_outcome, on_receipt=self.on_receipt, on_change=self.on_change, slot=slot)
+        self.late: list[tuple[UUID, int, str]] = []
+        self.lines: list[str] = []
+        self.bind = Bind(
+            self.settings,
+            on_outcome=self.on_outcome,
+            on_receipt=self.on_receipt,
+            on_change=self.on_change,
+            on_late=self.on_late,
+            on_trace=self.lines.append,
+            slot=slot,
+            **options or {},
+        )
         self.running: asyncio.Task | None = None
 
     def on_outcome(self, shipment: Shipment, outcome: Outcome) -> None:
@@ -54,6 +67,10 @@ class Caller:
         self.receipts.append(receipt)
         if self.ack:
             receipt.ack()
+        self.changed.set()
+
+    def on_late(self, shipment: Shipment, part: int, identity: str) -> None:
+        self.late.append((shipment.key, part, identity))
         self.changed.set()
 
     def on_change(self, status: BindStatus) -> None:
@@ -102,6 +119,10 @@ class Caller:
         """How many messages came to what; fails when one has more than one outcome."""
         assert all(len(outcomes) == 1 for outcomes in self.outcomes.values())
         return Counter(type(outcomes[0]).__name__ for outcomes in self.outcomes.values())
+
+    def details(self) -> list[str]:
+        """What was told to be wrong, each once in a row."""
+        return [detail for detail, _ in itertools.groupby(status.last_error.detail for status in self.changes if status.last_error)]
 
     def states(self) -> list[str]:
         return [state for state, _ in itertools.groupby(status.state for status in self.changes)]

@@ -174,6 +174,59 @@ async def test_c21_a_length_that_cannot_be_drops_the_link_and_buffers_nothing(ca
     assert f"command_length {length}" in [status.last_error.detail for status in caller.changes if status.last_error]
 
 
+async def test_the_longest_pdu_is_the_profiles_to_say(call, smsc):
+    caller = await call(smsc, profile={"max_pdu": 2000})
+    smsc.send(wire.frame(0x00000111, 0, 77, b"x" * 1984))
+    await caller.until(lambda: smsc.other)
+    smsc.send(wire.frame(0x00000111, 0, 78, b"x" * 1985))
+    await caller.until(lambda: len(smsc.binds) == 2)
+
+    assert caller.details() == ["command_length 2001"]
+
+
+async def test_what_the_far_end_says_of_itself_is_kept_for_whoever_asks(call, smsc):
+    caller = await call(smsc)
+    said = caller.bind.far_end["trx"]
+
+    assert (said.host, said.address, said.system_id) == (f"127.0.0.1:{smsc.port}", f"127.0.0.1:{smsc.port}", "simulator")
+    assert (said.command_status, said.status_name, said.interface_version) == ("0x00000000", "ESME_ROK", 0x34)
+    assert (said.error, said.tls_version, said.certificate_until) == ("", "", None)
+    assert 0 < said.seconds < 5
+
+
+@pytest.mark.parametrize(
+    ("statuses", "answer"),
+    [((0x0499,) * 9, ("0x00000499", "vendor", "")), ((SILENCE,) * 9, ("", "", "no answer within 0.2 s"))],
+)
+async def test_a_far_end_that_refuses_or_says_nothing_is_reported_exactly(call, statuses, answer):
+    async with SmscSimulator(bind_statuses=statuses) as smsc:
+        caller = await call(smsc, bound=False, profile={"bind_timeout": 0.2})
+        await caller.until(lambda: caller.bind.status.last_error)
+        said = caller.bind.far_end["trx"]
+
+        assert (said.command_status, said.status_name, said.error) == answer
+        assert said.address == f"127.0.0.1:{smsc.port}"
+
+
+@pytest.mark.parametrize("garbage", [b"\xff" * 64, b"\0" * 64, wire.HEADER.pack(15, 9, 0, 1), b"HTTP/1.1 400 Bad Request\r\n\r\n" * 4])
+async def test_an_answer_to_the_bind_that_is_no_pdu_is_an_error_and_not_the_end(call, garbage):
+    connections = []
+
+    async def strange(reader, writer):
+        connections.append(writer)
+        writer.write(garbage)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(strange, "127.0.0.1", 0)
+    async with server:
+        caller = await call(server.sockets[0].getsockname()[1], bound=False)
+        await caller.until(lambda: len(connections) >= 2)
+
+        assert "in the answer to the bind" in caller.bind.status.last_error.detail
+        assert caller.bind.status.last_error.where == "bind"
+
+
 async def test_half_a_pdu_is_not_waited_for_for_ever(call, smsc):
     caller = await call(smsc, profile={"pdu_read_timeout": 0.2})
     smsc.send(wire.HEADER.pack(100, 0x05, 0, 1) + b"x" * 10)

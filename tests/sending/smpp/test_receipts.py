@@ -81,7 +81,7 @@ async def test_c25_intermediate_states_are_not_final_and_every_copy_is_handed_ov
             "id:A1 sub:001 dlvrd:000 submit date:2611231200 done date:2611231201 stat:UNDELIV err:0x1B text:",
             "A1",
             "undelivered",
-            "undeliverable",
+            "absent_subscriber",
             "0x1B",
             "2611231201",
         ),
@@ -183,12 +183,14 @@ async def test_a_receipt_with_esm_class_zero_is_known_by_its_text_or_tlv_and_a_s
 
 async def test_a_receipt_may_come_as_data_sm(call, smsc):
     caller = await call(smsc)
+    caller.bind.trace_until = asyncio.get_running_loop().time() + 30
     body = b"\0\x01\x017916\0\x05\x00MyISP\0" + b"\x04\x00\x00" + wire.tlv(0x001E, b"D1\0") + wire.tlv(0x0427, b"\x02")
     smsc.send(wire.frame(0x103, 0, 5, body))
-    await caller.until(lambda: smsc.other)
+    await caller.until(lambda: smsc.receipt_answers)
 
     assert (caller.receipts[0].gateway_message_id, caller.receipts[0].state) == ("D1", "delivered")
-    assert smsc.other == [(0x80000103, 0, 5)]
+    assert smsc.receipt_answers == [0]
+    assert caller.lines[-1] == "-> data_sm_resp #5 0x00000000 ESME_ROK"
 
 
 async def test_a_receipt_that_could_not_be_stored_comes_again(call):

@@ -1,0 +1,48 @@
+"""What the settings of any type may say about its sending: keys that every type shares, beside those of its own."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
+
+from app.core.money import NonNegativeMoney
+
+log = structlog.get_logger()
+
+
+class SendingOptions(BaseModel):
+    """Left out: the gateway decides, and there is no budget."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    flash: StrictBool = Field(default=False, description="SMS that show at once and are not kept by the handset")
+    on_response_timeout: Literal["keep", "resend_once"] | None = Field(default=None, description="as in a gateway's profile, which it overrides")
+    daily_parts: Annotated[StrictInt, Field(ge=0)] | None = Field(default=None, description="parts of SMS a day; what exceeds them is held until midnight")
+    daily_cost: NonNegativeMoney | None = Field(default=None, description="money a day for SMS, by the prices of parts")
+
+    @property
+    def limits(self) -> tuple[int | None, Decimal | None]:
+        """Parts and money a day; both None: no budget."""
+        return self.daily_parts, self.daily_cost
+
+
+DEFAULT = SendingOptions()
+KEYS = frozenset(SendingOptions.model_fields)
+
+
+def known(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of sending among all that a type's settings say."""
+    return {key: settings[key] for key in KEYS & settings.keys()}
+
+
+def options_of(code: str, settings: Mapping[str, Any]) -> SendingOptions:
+    """As stored. A row that was there before these keys had a meaning may say nonsense: then the defaults serve, and the log says so."""
+    if not KEYS & settings.keys():
+        return DEFAULT
+    try:
+        return SendingOptions.model_validate(known(settings))
+    except ValidationError as error:
+        log.warning("type_settings_ignored", type=code, keys=sorted({str(fault["loc"][0]) for fault in error.errors()}))
+        return DEFAULT
