@@ -22,6 +22,7 @@ class Part:
 
     submits: list[dict[str, Any]] = field(default_factory=list)
     told: list[str] = field(default_factory=list)  # stats of readable receipts that were acknowledged
+    is_named: bool = False  # some of them echo the reference of the message, so that they are understood even where its id is not known
 
     @property
     def times_taken(self) -> int:
@@ -63,6 +64,7 @@ class Books:
                 elif kind == "ack" and line["status"] == 0 and line.get("carrier", "both") not in UNREADABLE:
                     number, part = places[line["id"].casefold()]
                     self.parts[number][part].told.append(line["stat"])
+                    self.parts[number][part].is_named |= line.get("echo", False)
 
     def close(self, messages: Iterable[dict[str, Any]]) -> dict[str, Any]:
         """One line of figures, and what is wrong."""
@@ -121,15 +123,11 @@ class Books:
             case "accepted":
                 return cause == "taken, no last word" or (cause == "taken, not answered" and any(part.told for part in parts.values()))
             case "failed":
-                return cause in ("refused", "refused in part") or (cause.startswith("reported") and False)
+                return cause in ("refused", "refused in part")
             case "unknown":
-                # An answer may be lost on its way to us; that a receipt came all the same is only of use where it says whose it is.
-                return not cause.startswith("refused") or self.totals.get(number, 1) > 1 or self._may_have_been_cut_off(parts)
+                # Any answer may be lost on its way to us. But a receipt that says whose it is clears the doubt up.
+                return not (cause.startswith("reported") and len(parts) == 1 and parts[1].is_named)
         return False
-
-    def _may_have_been_cut_off(self, parts: dict[int, Part]) -> bool:
-        """A refusal, too, may have been on its way when the link broke."""
-        return any(part.submits for part in parts.values())
 
 
 def comparable(identity: str, path: Path) -> str:

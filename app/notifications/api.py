@@ -30,6 +30,7 @@ from app.notifications.hold import close
 from app.notifications.plan import zone_of
 from app.notifications.rows import Rows, recut_for
 from app.notifications.states import State
+from app.notifications.stops import Stops
 from app.rendering.compose import Composed
 
 router = APIRouter(prefix="/messages", tags=["messages"], route_class=Guarded)
@@ -207,6 +208,7 @@ async def resend_message(message_id: UUID, caller: MayWriteMessages, session: Se
         road=road,
         now=moment,
         resend_of=message_id,
+        stopped=(await Stops.look(session)).hold(old.type, road.name if road else None),
     )
     await rows.write(session)
     await audit.record(session, caller, "message.resend", f"message:{message_id}", {"message": str(made)})

@@ -19,6 +19,7 @@ SELECT n, min(claimed_at) AS claimed_at, max(at) AS at, max(gateway) AS gateway,
 FROM submission WHERE message_id = :id GROUP BY n ORDER BY n
 """)
 RECEIPTS = sa.text("SELECT at, gateway, part, stat, state, reason, gateway_message_id FROM receipt WHERE message_id = :id AND status = 'matched' ORDER BY id")
+NOW = sa.text("SELECT state FROM message WHERE id = :id")
 ON_THE_WIRE = sa.text("SELECT claimed_at, gateway FROM outbox WHERE message_id = :id AND state = 'sending'")
 
 STATE_OF = {"accepted": State.ACCEPTED, "refused": State.FAILED, "unknown": State.UNKNOWN, "deferred": State.QUEUED}
@@ -49,7 +50,11 @@ async def history_of(session: AsyncSession, message_id: UUID, created: datetime)
     if now_sending is not None:
         lines.append(line(now_sending.claimed_at, State.SENDING, None, now_sending.gateway))
     lines.sort(key=lambda entry: entry.at)
-    return lines + receipt_lines(receipts, lines[-1].state if lines else State.ACCEPTED, max((row.parts for row in attempts), default=1))
+    parts = max((row.parts for row in attempts), default=1)
+    told = receipt_lines(receipts, lines[-1].state if lines else State.ACCEPTED, parts)
+    if told and parts > 1:
+        speak_for_all(told, receipts, State((await session.execute(NOW, {"id": message_id})).scalar_one()))
+    return lines + told
 
 
 def line(at: datetime, state: State, reason: str | None = None, gateway: str | None = None, detail: str | None = None) -> HistoryLine:
@@ -85,3 +90,12 @@ def receipt_lines(receipts: Sequence[Any], state: State, parts: int) -> list[His
         state = told if told in NEXT[state] else state
         lines.append(line(row.at, state, row.reason, row.gateway, f"receipt {row.stat} for part {row.part}, id {row.gateway_message_id}"))
     return lines
+
+
+def speak_for_all(lines: list[HistoryLine], receipts: Sequence[Any], now: State) -> None:
+    """Some SMSCs send one receipt for a message of several parts: from the one on that says so, the message was what it is now."""
+    if lines[-1].state == now:
+        return
+    first = next((number for number, row in enumerate(receipts) if row.state == now), len(lines))
+    for line_of_receipt in lines[first:]:
+        line_of_receipt.state = now

@@ -74,7 +74,7 @@ async def set_stop(given: StopIn, caller: MayWriteMessages, request: Request, re
         if made is not None:
             await audit.record(session, caller, "stop.set", target(given.scope, given.name or ""), {"reason": given.reason} if given.reason else None)
     # Only now does everybody see it. If we die here, the sweep moves the rows.
-    await Switch(database).hold_for(AT_ONCE)
+    await Switch(database).hold(AT_ONCE)
     response.status_code = 200 if made is None else 201
     async with database.transaction() as session:
         found = (await session.execute(sa.text(f"{SHOWN} WHERE s.scope = :scope AND s.name = :name"), {"scope": given.scope, "name": given.name or ""})).first()
@@ -102,7 +102,7 @@ async def lift_stop(stop_id: UUID, caller: MayWriteMessages, request: Request) -
         if lifted is None:
             raise NotFound("There is no such stop: it may have been lifted already.", code="stop_not_found")
         await audit.record(session, caller, "stop.lift", target(lifted.scope, lifted.name))
-    await Switch(database).free_for(AT_ONCE)
+    await Switch(database).free(AT_ONCE)
 
 
 async def check(session: AsyncSession, given: StopIn) -> None:

@@ -15,10 +15,12 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import orjson
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.catalogue.options import options_of
 from app.catalogue.registry import Catalogue
 from app.core.db import Database, Executor
 from app.core.ids import new_id
@@ -42,8 +44,15 @@ WITH due AS MATERIALIZED ({DUE})
 SELECT due.message_id, due.parts, m.type, coalesce(m.price, :price) AS price FROM due JOIN message m ON m.id = due.message_id
 ORDER BY due.priority, due.not_before, due.message_id
 """)
+# With the limits of this very moment: the sweep lets go what a raised budget has room for, and a claim that knew the old one would hold it again.
 SPENT = sa.text("""
-SELECT u.scope, u.name, u.parts, u.cost, u.alerted FROM usage u
+SELECT u.scope, u.name, u.parts, u.cost, u.alerted, CAST(CASE u.scope
+           WHEN 'gateway' THEN (SELECT json_build_object('daily_parts', g.settings -> 'daily_parts', 'daily_cost', g.settings -> 'daily_cost')
+                                FROM gateway g WHERE g.name = u.name)
+           ELSE (SELECT json_build_object('daily_parts', t.settings -> 'daily_parts', 'daily_cost', t.settings -> 'daily_cost')
+                 FROM notification_type t WHERE t.code = u.name)
+       END AS text) AS said
+FROM usage u
 JOIN unnest(CAST(:scopes AS text[]), CAST(:names AS text[])) AS v(scope, name) ON v.scope = u.scope AND v.name = u.name
 WHERE u.day = :day ORDER BY u.scope, u.name FOR UPDATE OF u
 """)
@@ -185,7 +194,7 @@ class Budgets:
         """The budgets that these messages need, nobody else's until the commit."""
         keys = {key for row in rows for key in keys_of(self._gateway, row.type) if key in limits}
         found = (await session.execute(SPENT, {"day": day} | columns(sorted(keys)))).all()
-        return {(row.scope, row.name): Spending(limits[row.scope, row.name], row.parts, row.cost, row.alerted) for row in found}
+        return {(row.scope, row.name): Spending(limit_now(row, limits), row.parts, row.cost, row.alerted) for row in found}
 
     async def _undo(self, session: AsyncSession, owner: UUID, in_hand: list[UUID], day: date, limits: Mapping[Key, Limit]) -> None:
         ids = await unclaim(session, owner, in_hand)
@@ -195,6 +204,11 @@ class Budgets:
                 session,
                 [Reserved(day, tuple(key for key in keys_of(self._gateway, row.type) if key in limits), row.parts, row.parts * row.price) for row in rows],
             )
+
+
+def limit_now(row: Any, limits: Mapping[Key, Limit]) -> Limit:
+    """As the gateway or the type says at this moment; of one that is gone, as it said last."""
+    return Limit(*options_of(row.name, orjson.loads(row.said)).limits) if row.said is not None else limits[row.scope, row.name]
 
 
 def sort_out(rows: Iterable[Any], spendings: Mapping[Key, Spending], gateway: str, room: int, day: date) -> Sorting:

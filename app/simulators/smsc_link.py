@@ -5,10 +5,10 @@ import logging
 import socket
 import struct
 import time
-from collections import deque
 from typing import TYPE_CHECKING
 
 from app.simulators import smsc_wire as wire
+from app.simulators.smsc_answers import OPTIONAL, Answers, refusal
 from app.simulators.smsc_scenario import LinkAction, OnBind, OnSubmit, OnTime
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SILENCE = -1  # as a status: no answer at all
-REORDER_PATIENCE = 0.3  # seconds after which collected answers leave, however few there are
-OPTIONAL = wire.tlv(0x001D, b"as the scenario says\0") + wire.tlv(0x1401, b"\x01\xff\x00")  # additional_status_info_text, and a vendor's
 
 
 class Link(asyncio.Protocol):
@@ -35,14 +33,10 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._rest = b""
         self._out: list[bytes] = []
-        self._later: deque[tuple[float, bytes]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        self._answers = Answers(self, smsc.behaviour.answer_delay)
         self._next_part = 0.0
         self._sequence = 0
         self._frozen = False
-        self._unbinding = False
-        self._held: list[bytes] = []  # answers that wait for an unbind_resp
-        self._collected: list[bytes] = []  # answers that leave in reverse
         # Nothing but the destination and the fact is needed: then a submit costs a fifth.
         self._is_hurried = not (smsc.behaviour.keep_log or smsc.on_event is not None or smsc.answer is not None or smsc.player or smsc.log.is_on)
 
@@ -58,8 +52,7 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         self._transport = None
-        if self._timer is not None:
-            self._timer.cancel()
+        self._answers.end()
         self.smsc.closed(self)
 
     def data_received(self, data: bytes) -> None:
@@ -86,6 +79,11 @@ class Link(asyncio.Protocol):
     def next_sequence(self) -> int:
         self._sequence = self._sequence % 0x7FFFFFFF + 1
         return self._sequence
+
+    def answer(self, octets: bytes) -> None:
+        """One submit is answered; it leaves with the next flush."""
+        self.unanswered -= 1
+        self._out.append(octets)
 
     def flush(self) -> None:
         if self._out:
@@ -118,7 +116,7 @@ class Link(asyncio.Protocol):
     def unbind(self) -> None:
         """Say unbind; answers wait for the unbind_resp, and after them the connection is closed."""
         self.flush()
-        self._unbinding = True
+        self._answers.hold()
         self.write(wire.frame(wire.UNBIND, 0, self.next_sequence()))
 
     def act(self, action: LinkAction | None) -> None:
@@ -155,15 +153,10 @@ class Link(asyncio.Protocol):
             self.smsc.unbinds += 1
             self._out.append(wire.frame(wire.UNBIND | wire.RESPONSE, 0, sequence))
             self.shut()
-        elif command == wire.UNBIND | wire.RESPONSE and self._unbinding:
-            self.smsc.other.append((command, status, sequence))
-            self._out += self._held
-            self.unanswered -= len(self._held)
-            self._held.clear()
-            asyncio.get_running_loop().call_later(0.2, self.shut)  # for answers that are delayed
-            self._unbinding = False
         else:
             self.smsc.other.append((command, status, sequence))
+            if command == wire.UNBIND | wire.RESPONSE and self._answers.release():
+                asyncio.get_running_loop().call_later(0.2, self.shut)  # for answers that are delayed
 
     def _enquire(self, sequence: int) -> None:
         self.smsc.enquired += 1
@@ -226,7 +219,7 @@ class Link(asyncio.Protocol):
         else:
             submit = wire.read_submit(sequence, data[start:end])
             if submit is None:
-                self._reply(wire.frame(wire.SUBMIT_SM | wire.RESPONSE, 0x02, sequence))
+                self._answers.give(wire.frame(wire.SUBMIT_SM | wire.RESPONSE, 0x02, sequence))
                 return
             submit.at, submit.bind = time.monotonic(), self.number
             smsc.count(destination, submit.short_message + submit.tlvs.get(0x0424, b"") + submit.tlvs.get(0x020F, b""))
@@ -246,13 +239,13 @@ class Link(asyncio.Protocol):
             smsc.tell_of(submit, taken=False)
         elif isinstance(status, bytes):
             smsc.tell_of(submit, taken=False)
-            self._reply(status)
+            self._answers.give(status)
         elif status:
             smsc.tell_of(submit, taken=False)
-            self._reply(wire.frame(wire.SUBMIT_SM | wire.RESPONSE, status, sequence))
+            self._answers.give(wire.frame(wire.SUBMIT_SM | wire.RESPONSE, status, sequence))
         else:
             answer, lead = self._accept(sequence, submit, destination, wants_receipt=wants_receipt)
-            self._reply_in(lead, answer) if lead else self._reply(answer)
+            self._answers.later(lead, answer) if lead else self._answers.give(answer)
 
     def _accept(self, sequence: int, submit: wire.Submit | None, destination: bytes, *, wants_receipt: bool) -> tuple[bytes, float]:
         """The answer that says yes, and how many seconds it has to wait for its receipt to be first."""
@@ -302,8 +295,6 @@ class Link(asyncio.Protocol):
             return behaviour.error_status
         return 0
 
-    # -- answers by a rule
-
     def _play(self, rule: OnSubmit, submit: wire.Submit, destination: bytes, *, wants_receipt: bool) -> None:
         """Answer one submit as a rule says. Whoever has a status, or is silent and not `taken`, has not got the message."""
         smsc, status = self.smsc, rule.status
@@ -316,72 +307,16 @@ class Link(asyncio.Protocol):
         octets, lead = b"", 0.0
         if refused:
             status = status or 0x03
-            octets = _refusal(rule, status, submit.sequence)
+            octets = refusal(rule, status, submit.sequence)
         submit.status = None if ends else status
         if not refused and (rule.taken or not ends):
             octets, lead = self._accept(submit.sequence, submit, destination, wants_receipt=wants_receipt)
         else:
             smsc.tell_of(submit, taken=False)
         if not ends:
-            self._send_answer(rule, octets * rule.copies, max(lead, smsc.player.seconds(rule.delay)))
+            self._answers.by_rule(rule, octets * rule.copies, max(lead, smsc.player.seconds(rule.delay)))
         self.say(rule)
         self.act(rule.link)
-
-    def _send_answer(self, rule: OnSubmit, octets: bytes, delay: float) -> None:
-        loop = asyncio.get_running_loop()
-        if rule.reorder > 1:
-            self._collected.append(octets)
-            if len(self._collected) == 1:
-                loop.call_later(REORDER_PATIENCE, self._release_collected)
-            if len(self._collected) >= rule.reorder:
-                self._release_collected()
-        elif delay:
-            self._reply_in(delay, octets)
-        else:
-            self._reply(octets)
-
-    def _release_collected(self) -> None:
-        collected, self._collected = self._collected, []
-        for octets in reversed(collected):
-            self._reply(octets)
-        self.flush()
-
-    def _reply_in(self, seconds: float, octets: bytes) -> None:
-        def reply() -> None:
-            self._reply(octets)
-            self.flush()
-
-        asyncio.get_running_loop().call_later(seconds, reply)
-
-    def _reply(self, octets: bytes) -> None:
-        if self._unbinding:
-            self._held.append(octets)
-            return
-        if not self.behaviour.answer_delay:
-            self.unanswered -= 1
-            self._out.append(octets)
-            return
-        loop = asyncio.get_running_loop()
-        self._later.append((loop.time() + self.behaviour.answer_delay, octets))
-        if self._timer is None:
-            self._timer = loop.call_later(self.behaviour.answer_delay, self._reply_late)
-
-    def _reply_late(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = None
-        while self._later and self._later[0][0] <= loop.time() + 0.0005:
-            self.unanswered -= 1
-            self._out.append(self._later.popleft()[1])
-        self.flush()
-        if self._later:
-            self._timer = loop.call_at(self._later[0][0], self._reply_late)
-
-
-def _refusal(rule: OnSubmit, status: int, sequence: int) -> bytes:
-    if rule.nack is not None:
-        return wire.frame(wire.GENERIC_NACK, status, sequence if rule.nack == "ours" else 0)
-    body = {"header": b"", "nul": b"\0", "tlv": b"\0" + OPTIONAL, "garbage": b"\xff\x00\x1e\xff\xff" * 9}[rule.body]
-    return wire.frame(wire.SUBMIT_SM | wire.RESPONSE, status, sequence, body)
 
 
 def _joint_of(submit: wire.Submit | None) -> tuple[str, str, int] | None:

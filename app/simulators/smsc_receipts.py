@@ -123,9 +123,9 @@ class Account:
         for state in rule.states or [stat]:
             told = self._told(rule, destination, number, submit, state)
             command, body = body_of(told)
-            facts = {"id": told.tlv_id, "to": submit.destination, "stat": state, "form": rule.form, "carrier": rule.carrier} if smsc.log.is_on else None
+            facts = {"id": told.tlv_id, "to": submit.destination, "stat": state, "carrier": rule.carrier, "echo": told.reference is not None}
             for _ in range(rule.copies):
-                self._owe_at(Owed(body, due, command=command, facts=facts, avoid=via if rule.elsewhere else None), rule.burst)
+                self._owe_at(Owed(body, due, command=command, facts=facts if smsc.log.is_on else None, avoid=via if rule.elsewhere else None), rule.burst)
             due += smsc.player.seconds(rule.gap)
         if rule.lead:
             self._send()

@@ -33,7 +33,7 @@ WHERE w.id = ANY(CAST(:ids AS uuid[])) AND w.status = 'parked' AND w.destination
 ORDER BY w.id
 """
 # The reference is the last sixteen bits of the message's id.
-BY_REFERENCE = sa.text(DOUBTFUL.format(fits="w.reference = CAST(CAST('x' || right(CAST(m.id AS text), 4) AS bit(16)) AS int)"))
+BY_REFERENCE = sa.text(DOUBTFUL.format(fits="w.reference IS NOT NULL AND w.reference = CAST(CAST('x' || right(CAST(m.id AS text), 4) AS bit(16)) AS int)"))
 BY_TIME = sa.text(
     DOUBTFUL.format(
         fits="w.at < :patient AND w.reference IS NULL"

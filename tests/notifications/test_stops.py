@@ -1,6 +1,7 @@
 """The stop switch: what it stands over is held at once and goes on when it is lifted; nothing is dropped, nothing expires meanwhile."""
 
 import asyncio
+import time
 from datetime import timedelta
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ from tests.builders.accounts import an_account
 from tests.builders.events import a_waiting_event
 from tests.builders.gateways import an_smpp_gateway
 from tests.builders.messages import HOUR, a_message, claim, one, rows, run, state_of
+from tests.builders.stations import many_messages
 
 MINUTE = timedelta(minutes=1)
 
@@ -68,7 +70,7 @@ async def test_stop_of_one_type_or_gateway_leaves_the_others_alone(database, acc
     other_type, other_gateway = await a_message(database, account, type="tariff.changed"), await a_message(database, account, gateway="spare")
     free = await a_message(database, account)
 
-    assert await switch.follow() == 2
+    assert await switch.hold() == 2
 
     assert [claimed.id for claimed in await claim(database)] == [free]
     assert await claim(database, gateway="spare") == []
@@ -224,25 +226,32 @@ async def test_new_message_of_another_type_is_planned_as_ever(database, account,
 
 
 async def test_many_rows_follow_batch_by_batch_and_two_sweepers_move_each_once(database, account, switch):
-    await run(
-        database,
-        "WITH made AS (INSERT INTO message (id, account_id, type, channel, address, locale, state, urgent, not_before, expires_at, text, parts, updated_at)"
-        " SELECT gen_random_uuid(), :account, 'service.connected', 'sms', '+79160000000', 'ru', 'queued', false, now(), now() + interval '1 hour', 'x', 1, now()"
-        " FROM generate_series(1, 1200) RETURNING id)"
-        " INSERT INTO outbox (message_id, state, channel, gateway, priority, parts, not_before, expires_at, tries, attempts)"
-        " SELECT id, 'queued', 'sms', 'main', 1, 1, now(), now() + interval '1 hour', 0, 0 FROM made",
-        account=account.id,
-    )
+    await many_messages(database, account, 5000)
     await a_stop(database, "type", "service.connected")
 
     moved = await asyncio.gather(switch.hold(), Switch(database).hold())
-    assert await switch.hold_for(10)
+    moved.append(await switch.hold())
 
-    assert sum(moved) == 1000
-    assert (await one(database, "SELECT count(*) AS n, count(DISTINCT message_id) AS messages FROM message_change")) == (1200, 1200)
+    assert sum(moved) == 5000
+    assert (await one(database, "SELECT count(*) AS n, count(DISTINCT message_id) AS messages FROM message_change")) == (5000, 5000)
     await lift(database)
-    assert await switch.free_for(10)
-    assert (await one(database, "SELECT count(*) AS n FROM outbox WHERE stopped_at IS NULL")).n == 1200
+    await switch.follow()
+    assert (await one(database, "SELECT count(*) AS n FROM outbox WHERE stopped_at IS NULL")).n == 5000
+
+
+async def test_queue_of_others_is_walked_once_and_not_with_every_batch(database, account, switch):
+    await many_messages(database, account, 4500, type="tariff.changed")
+    mine = await a_message(database, account)
+    await a_stop(database, "type", "service.connected")
+
+    await switch.follow()
+
+    assert await state_of(database, mine) == ("held", "stopped")
+    assert switch._rest_until > time.monotonic()
+    await a_stop(database, "type", "payment.received")
+    await a_message(database, account, type="payment.received")
+    await switch.follow()  # another stop ends the rest
+    assert (await one(database, "SELECT count(*) AS n FROM outbox WHERE state = 'held'")).n == 2
 
 
 async def test_stop_lifted_at_night_lets_nothing_out_before_the_morning(database, account, switch, at_night, wakeups):

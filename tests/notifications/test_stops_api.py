@@ -90,3 +90,12 @@ async def test_claim_after_the_answer_finds_nothing(database, api, account):
 
     assert await claim(database) == []
     assert (await api.get("/stops")).json()["items"][0]["held"] == 20
+
+
+async def test_message_sent_once_more_under_a_stop_waits_like_any_other(database, api, account):
+    old = await a_message(database, account, ended="delivered")
+    await api.post("/stops", json={"scope": "all"})
+
+    made = (await api.post(f"/messages/{old}/resend")).json()
+
+    assert (made["state"], made["reason"]) == ("held", "stopped")

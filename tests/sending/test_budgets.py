@@ -212,6 +212,18 @@ async def test_many_that_do_not_fit_are_held_by_few_claims(database):
     assert len(await held(database)) == 30
 
 
+async def test_claim_keeps_to_the_budget_of_this_very_moment_and_not_to_the_one_it_began_with(database):
+    await an_smpp_gateway(database, daily_parts=1)
+    keeper = budgets(database, parts=1)
+    for _ in range(3):
+        await a_message(database)
+
+    await set_budget(database, daily_parts=2)
+
+    assert len(await claim(keeper)) == 2
+    assert len(await held(database)) == 1
+
+
 async def test_raised_budget_lets_go_what_it_held_and_no_more_than_fits(database, settings):
     await an_smpp_gateway(database, daily_parts=2)
     messages = [await a_message(database) for _ in range(6)]

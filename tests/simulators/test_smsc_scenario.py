@@ -1,13 +1,24 @@
 """Every behaviour that a scenario file can ask for, seen from the other end of the socket."""
 
 import asyncio
+import json
+import re
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from app.simulators import smsc_wire as wire
 from app.simulators.smsc import Mobile, Scenario, SmscSimulator
+from app.simulators.smsc_ids import FORMS, Ids
+from app.simulators.smsc_scenario import Carrier, Form, OnBind, OnEnquire, OnReceipt, OnSubmit, OnTime, When
 from tests.simulators.test_smsc import connect
 
+ROOT = Path(__file__).resolve().parents[2]
 RESP = wire.SUBMIT_SM | wire.RESPONSE
 ENQUIRE_RESP = wire.ENQUIRE_LINK | wire.RESPONSE
 
@@ -395,3 +406,47 @@ def test_a_scenario_that_cannot_be_read_is_refused_with_its_place(tmp_path, text
 
     assert str(path) in str(refused.value)
     assert sentence in str(refused.value)
+
+
+async def test_as_a_process_it_plays_a_file_and_writes_its_log(tmp_path):
+    (tmp_path / "smsc.toml").write_text('[[rule]]\non = "submit"\nwhen = {nth = 1}\nstatus = 0x0B\nbody = "tlv"\n')
+    words = ["smsc-simulator", "--port", "0", "--quiet", "--scenario", str(tmp_path / "smsc.toml"), "--log", str(tmp_path / "smsc.log")]
+    process = subprocess.Popen([sys.executable, "-m", "app.cli", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        port = json.loads(await asyncio.to_thread(process.stdout.readline))["port"]
+        async with connect(port) as esme:
+            answers = await answers_to(esme, 2)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 20) == 0
+
+    assert [answer[1] for answer in answers] == [0x0B, 0]
+    lines = [json.loads(line) for line in (tmp_path / "smsc.log").read_text().splitlines()]
+    assert [(line["status"], line["taken"]) for line in lines if line["kind"] == "submit"] == [(0x0B, False), (0, True)]
+
+
+def test_as_a_process_it_refuses_a_file_that_it_cannot_read(tmp_path):
+    (tmp_path / "smsc.toml").write_text('[[rule]]\non = "submit"\nstatuss = 1\n')
+    words = ["smsc-simulator", "--scenario", str(tmp_path / "smsc.toml")]
+    ended = subprocess.run([sys.executable, "-m", "app.cli", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert ended.returncode != 0
+    assert "statuss" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_page_of_the_simulator_has_every_key_and_every_word():
+    page = (ROOT / "docs" / "simulator.md").read_text("utf-8")
+    said = set(re.findall(r"`(\w+)[` ]", page))
+
+    for shape in (When, OnBind, OnSubmit, OnReceipt, OnEnquire, OnTime, Ids, Mobile, Scenario):
+        assert set(shape.model_fields) - {"on", "when", "seed", "ids", "rule"} - said == set(), shape
+    assert {*get_args(Form), *get_args(Carrier), *FORMS} - said == set()
+
+
+def test_the_scenarios_of_the_page_and_of_the_soak_can_be_read():
+    examples = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "simulator.md").read_text("utf-8"), re.DOTALL)
+    files = sorted((ROOT / "benchmarks").glob("soak_*.toml"))
+
+    assert [bool(Scenario.model_validate(tomllib.loads(example)).rule) for example in examples] == [True]
+    assert [bool(Scenario.read(path).rule) for path in files] == [True, True]

@@ -9,6 +9,7 @@ from app.core import metrics
 from app.core.clock import now
 from app.core.ids import first_id_at, new_id
 from app.core.wakeups import Wakeups
+from app.notifications.history import history_of
 from app.sending.outcome import Accepted
 from app.tracking.sweeps import Sweeper
 from tests.builders.messages import a_message, claim, one, rows, run, state_of, write
@@ -483,3 +484,14 @@ async def test_words_that_nobody_knows_are_counted(database):
     await receive(database, a_receipt("1", "NIEDOSTARCZ"), a_receipt("2", "UNKNOWN"), a_receipt("3"), group="odd")
 
     assert counted() == before + 1
+
+
+async def test_history_says_that_one_receipt_delivered_all_parts(database):
+    message = await an_accepted_message(database, "1", "2", "3")
+
+    await receive(database, a_receipt("2", "ENROUTE"), one_receipt=True)
+    await receive(database, a_receipt("3"), one_receipt=True)
+
+    async with database.transaction() as session:
+        history = await history_of(session, message, now() - timedelta(hours=1))
+    assert [line.state for line in history][-2:] == ["accepted", "delivered"]
