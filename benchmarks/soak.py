@@ -23,10 +23,10 @@ BATCH = 500
 QUIET = 15.0  # seconds without a line in any log: longer than every delay of the scenarios
 STUCK = 180.0  # seconds without progress after which the soak is given up
 EVERY_LONG = 8  # one message in so many has two parts
-PROFILE = {
-    "response_timeout": 5, "bind_timeout": 5, "enquire_interval": 4, "enquire_timeout": 2, "reconnect_min": 0.2, "reconnect_max": 2, "stable_after": 3,
-    "retry_backoff_min": 1, "retry_backoff_max": 4, "throttle_pause_min": 0.2, "throttle_pause_max": 2, "queue_full_pause": 0.5,
-}  # fmt: skip
+TIMES = {"response_timeout": 5, "bind_timeout": 5, "enquire_interval": 4, "enquire_timeout": 2, "reconnect_min": 0.2, "reconnect_max": 2, "stable_after": 3}
+# Throttled every few seconds, a gateway with the defaults would slow down for good: the soak is about what becomes of messages.
+PAUSES = {"throttle_pause_min": 0.2, "throttle_pause_max": 2, "queue_full_pause": 0.5, "throttle_slowdown": 0.05, "throttle_recovery": 1}
+PROFILE = TIMES | PAUSES | {"retry_backoff_min": 1, "retry_backoff_max": 4}
 GATEWAYS: dict[str, dict[str, Any]] = {
     "one": {"binds": 2, "window": 100, "profile": PROFILE | {"msgid_resp_base": "hex", "msgid_rcpt_base": "dec"}},
     "two": {"binds": 1, "window": 50, "profile": PROFILE | {"msgid_fold": ["case"], "long_messages": "sar"}},

@@ -156,6 +156,8 @@ async def apply(
     changes: dict[str, Any] = {key: [before.get(key), value] for key, value in settings.items() if before.get(key) != value}
     changes |= {"enabled": [gateway.enabled, given.enabled]} if gateway.enabled != given.enabled else {}
     changes |= {"password": "changed"} if new_password else {}
+    if gateway.kind != given.kind and await is_in_use(session, name):
+        raise Conflict("It has unfinished messages, or a route names it: give the gateway of the other kind a name of its own.", code="gateway_in_use")
     if changes:
         gateway.kind, gateway.settings, gateway.enabled = given.kind, settings, given.enabled
         gateway.secret = sealed if new_password else gateway.secret
@@ -193,6 +195,11 @@ async def _set_paused(session: AsyncSession, caller: Caller, name: str, *, pause
         gateway.paused, gateway.updated_at = paused, now()
         await audit.record(session, caller, "gateway.pause" if paused else "gateway.resume", f"gateway:{name}")
     return GatewayOut.model_validate(shown(gateway))
+
+
+async def is_in_use(session: AsyncSession, name: str) -> bool:
+    """Whether messages wait for it, or a route leads over it."""
+    return bool((await session.execute(UNFINISHED, {"name": name})).scalar() or (await session.execute(ROUTED, {"name": name})).scalar())
 
 
 async def existing(session: AsyncSession, name: str, *, lock: bool = False) -> Gateway:

@@ -21,15 +21,23 @@ HOLD = 20.0  # seconds that a slot's owner asks for: a slot that nobody has push
 
 
 class Health:
-    """One bind's. `down_since` is what was known under earlier settings: how long it is down does not depend on them."""
+    """One bind's. `down_since` is what was known under earlier settings: how long it is down does not depend on them.
+
+    A bind that comes up and is gone again before `stable_after` was never really there: it has been down since it was lost first."""
 
     def __init__(self, profile: Profile, clock: Callable[[], float] = time.time, down_since: float | None = None) -> None:
         self._profile, self._clock = profile, clock
         self._bins: deque[tuple[float, int, int]] = deque()  # begin, answers, errors
         self._answers = self._errors = 0
         self._failing_since: float | None = None
-        self.down_since: float | None = down_since or clock()
+        self._lost_at: float | None = down_since or clock()  # kept while a bind is up that may be gone in a moment
+        self._up_since: float | None = None
         self._throttled_since: float | None = None
+
+    @property
+    def down_since(self) -> float | None:
+        """None while it is up."""
+        return self._lost_at if self._up_since is None else None
 
     @property
     def share(self) -> float:
@@ -62,7 +70,11 @@ class Health:
     def moved(self, state: str) -> None:
         """The bind is in this state from now on."""
         moment = self._clock()
-        self.down_since = None if state in UP else self.down_since or moment
+        if state in UP:
+            self._up_since = self._up_since or moment
+        elif self._up_since is not None:
+            was_stable = self._lost_at is None or moment - self._up_since >= self._profile.stable_after
+            self._lost_at, self._up_since = moment if was_stable else self._lost_at, None
         self._throttled_since = None if state != "throttled" else self._throttled_since or moment
 
     def as_json(self) -> dict[str, Any]:

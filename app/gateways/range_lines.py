@@ -120,8 +120,10 @@ class LineReader:
         written = re.sub(r"[ ()-]", "", text)
         if not DIGITS.fullmatch(written) or not written.isascii():
             raise LineRejected("not_a_number", f"{text[:40]!r} is no telephone number: write it as +79161234567.")
-        if self._country_code == "7" and len(written) == NATIONAL and not written.startswith("+"):
-            written = "7" + written
+        if self._country_code == "7" and not written.startswith("+"):
+            # As it is dialled: no country code begins with 89, so that 8 916 is never one.
+            national = written[1:] if written.startswith("89") and len(written) == NATIONAL + 1 else written
+            written = "7" + national if len(national) == NATIONAL else written
         return int(written)
 
     def _coded(self, code: str, begin: str, end: str) -> tuple[int, int]:

@@ -38,6 +38,7 @@ class Facts:
 
     road: Road
     patience: float  # seconds that it may be down before what is queued goes elsewhere
+    is_sending: bool = True  # a bind of the mode rx only receives
 
 
 class Roads:
@@ -88,7 +89,7 @@ class Roads:
             known = {key: self._facts[key] for key in keys}
         kept = (await session.execute(ROUTES)).scalar() if revision is not None else None
         self._facts = known
-        self.router = Router(read_kept(orjson.loads(kept) if kept else []), [facts.road for facts in known.values()])
+        self.router = Router(read_kept(orjson.loads(kept) if kept else []), [facts.road for facts in known.values() if facts.is_sending])
 
 
 def facts_of(name: str, kind: str, settings: dict[str, Any]) -> Facts:
@@ -102,7 +103,7 @@ def facts_of(name: str, kind: str, settings: dict[str, Any]) -> Facts:
         return Facts(Road(name, kind, binds=int(settings.get("binds") or 1)), Profile().failover_after)
     cutting = cutting_of(given.profile)
     road = Road(name, kind, given.binds, price=given.price_per_part, cutting=None if cutting.is_usual else cutting)
-    return Facts(road, given.profile.failover_after)
+    return Facts(road, given.profile.failover_after, is_sending=given.profile.bind_mode != "rx")
 
 
 def profile_of(settings: dict[str, Any]) -> Profile:

@@ -102,7 +102,7 @@ class _Way:
 
 
 class Router:
-    """Routes over enabled gateways (given by name). `now` is how they do; a gateway that it does not name does well."""
+    """Routes over gateways that are enabled and send. `now` is how they do; a gateway that it does not name does well."""
 
     def __init__(self, routes: Sequence[Route] = (), gateways: Iterable[Road] = ()) -> None:
         known = {road.name: road for road in gateways}
@@ -110,7 +110,8 @@ class Router:
         self._by_name = {channel: tuple(road for _, road in sorted(known.items()) if road.kind == kind) for channel, kind in KINDS.items()}
         self._ways: dict[str, dict[str, list[_Way]]] = defaultdict(lambda: defaultdict(list))
         for route in routes:
-            way = _Way(route, tuple((_along(route, known[name]), weight) for name, weight in route.gateways if name in known))
+            kind = KINDS[route.channel]
+            way = _Way(route, tuple((_along(route, known[name]), weight) for name, weight in route.gateways if name in known and known[name].kind == kind))
             for prefix in route.prefixes or ("",):
                 self._ways[route.channel][prefix].append(way)
         self._lengths = {channel: sorted({len(prefix) for prefix in ways}, reverse=True) for channel, ways in self._ways.items()}
@@ -121,7 +122,7 @@ class Router:
         self.now = {}
 
     def standing(self, name: str) -> Standing | None:
-        """How a gateway does; None when it is disabled or gone."""
+        """How a gateway does; None when it is disabled or gone, or only receives."""
         return self._now.get(name, GOOD) if name in self._known else None
 
     def has_other(self, name: str) -> bool:

@@ -25,7 +25,8 @@ from app.gateways.routes import RouteIn, RoutesIn, read_routes, refused, stored
 router = APIRouter(prefix="/routes", tags=["routes"], route_class=Guarded)
 
 TYPES = sa.text("SELECT code FROM notification_type")
-GATEWAYS = sa.text("SELECT name, kind, CAST(settings AS text) AS settings FROM gateway WHERE name = ANY(CAST(:names AS text[]))")
+# Locked until the commit: nobody deletes a gateway that these routes are about to name, or makes another kind of it.
+GATEWAYS = sa.text("SELECT name, kind, CAST(settings AS text) AS settings FROM gateway WHERE name = ANY(CAST(:names AS text[])) ORDER BY name FOR SHARE")
 KEPT = sa.select(Routing).with_for_update()
 
 
@@ -115,6 +116,8 @@ async def faults_of(session: AsyncSession, routes: list[RouteIn], root: tuple[st
                 fault("unknown_gateway", f"There is no gateway {gateway.name}: create it first.", place, "gateways", number)
             elif there.kind != KINDS[route.channel]:
                 fault("wrong_gateway", f"{gateway.name} is a gateway of kind {there.kind}: it does not carry {route.channel}.", place, "gateways", number)
+            elif there.kind == "smpp" and profiles[gateway.name].bind_mode == "rx":
+                fault("wrong_gateway", f"{gateway.name} only receives (bind_mode rx): name a gateway that sends.", place, "gateways", number)
             elif route.sender and (why := sender_fault(route.sender, profiles[gateway.name])):
                 fault("sender_refused", f"{gateway.name} could not send as {route.sender!r}: {why}.", place, "sender")
         for number, code in enumerate(route.type):

@@ -43,10 +43,10 @@ ORDER BY not_before LIMIT :batch FOR UPDATE SKIP LOCKED
 HELD = sa.text(f"""
 WITH barred AS MATERIALIZED ({barred("SELECT address FROM message WHERE id = ANY(CAST(:ids AS uuid[]))")})
 SELECT m.id, m.account_id, m.event_id, m.type, m.channel, m.contact_id, m.address, m.subject, m.text, m.html, m.locale, m.template_id, m.template_version, m.encoding, m.parts,
-       e.time, CASE WHEN m.resend_of IS NULL THEN CAST(e.data AS text) END AS data, c.label, b.dead, c.id IS NULL AS contact_gone
-FROM message m LEFT JOIN event e ON e.id = m.event_id LEFT JOIN contact c ON c.id = m.contact_id
+       e.time, CASE WHEN m.resend_of IS NULL THEN CAST(e.data AS text) END AS data, c.label, b.dead, c.id IS NULL AS contact_gone, o.resent, o.gateway
+FROM message m JOIN outbox o ON o.message_id = m.id LEFT JOIN event e ON e.id = m.event_id LEFT JOIN contact c ON c.id = m.contact_id
 LEFT JOIN barred b ON b.channel = m.channel AND b.address = m.address
-WHERE m.id = ANY(CAST(:ids AS uuid[])) ORDER BY m.id
+WHERE m.id = ANY(CAST(:ids AS uuid[])) AND o.message_id = ANY(CAST(:ids AS uuid[])) ORDER BY m.id
 """)
 REWRITE = sa.text("""
 UPDATE message m SET subject = v.subject, text = v.text, html = v.html, locale = v.locale, template_id = v.template_id, template_version = v.version,
@@ -61,10 +61,15 @@ UPDATE outbox o SET state = 'queued', reason = NULL, gateway = v.gateway, parts 
 FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS text[]), CAST(:c2 AS smallint[]), CAST(:c3 AS timestamptz[])) AS v(id, gateway, parts, send_until)
 WHERE o.message_id = v.id AND o.state = 'held'
 """)
+# A budget ends at midnight, and a stop at any hour: what they held is not to expire in the night that follows.
 HOLD_ON = sa.text("""
-UPDATE outbox o SET reason = 'quiet_hours', not_before = v.not_before, send_until = v.send_until
-FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS timestamptz[]), CAST(:c2 AS timestamptz[])) AS v(id, not_before, send_until)
-WHERE o.message_id = v.id AND o.state = 'held'
+WITH held AS (
+    UPDATE outbox o SET reason = 'quiet_hours', not_before = v.not_before, send_until = v.send_until,
+           expires_at = CASE WHEN o.reason IN ('budget', 'stopped') THEN o.expires_at + (v.not_before - CAST(:now AS timestamptz)) ELSE o.expires_at END
+    FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS timestamptz[]), CAST(:c2 AS timestamptz[])) AS v(id, not_before, send_until)
+    WHERE o.message_id = v.id AND o.state = 'held' RETURNING o.message_id, o.expires_at
+)
+UPDATE message m SET expires_at = held.expires_at FROM held WHERE m.id = held.message_id AND m.expires_at <> held.expires_at
 """)
 LATE = sa.text(f"""
 SELECT o.message_id, o.not_before, o.send_until, a.timezone FROM outbox o JOIN message m ON m.id = o.message_id JOIN account a ON a.id = m.account_id
@@ -76,22 +81,29 @@ FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS timestamptz[]), CAST(:c2 AS timesta
 WHERE o.message_id = v.id AND o.state = 'queued'
 """)
 EXPIRED = sa.text(f"""
-SELECT message_id, resent AS is_doubtful FROM outbox o WHERE state = ANY(CAST(:states AS text[])) AND expires_at <= now() AND stopped_at IS NULL AND {UNSTOPPED}
+SELECT message_id FROM outbox o WHERE state = ANY(CAST(:states AS text[])) AND expires_at <= now() AND stopped_at IS NULL AND {UNSTOPPED}
 LIMIT :batch FOR UPDATE SKIP LOCKED
 """)
+# What waited for its second try after a silence is in doubt, whatever ends its waiting: the first one may have arrived. By keys and not by a join alone:
+# without statistics that would read the whole table.
 CLOSE = sa.text("""
-WITH gone AS (DELETE FROM outbox WHERE message_id = ANY(CAST(:ids AS uuid[])) AND state = ANY(CAST(:states AS text[])) RETURNING message_id)
-UPDATE message SET state = :state, reason = :reason, updated_at = :now WHERE id = ANY(ARRAY(SELECT message_id FROM gone)) RETURNING id, channel, gateway, type
+WITH gone AS (DELETE FROM outbox WHERE message_id = ANY(CAST(:ids AS uuid[])) AND state = ANY(CAST(:states AS text[])) RETURNING message_id, resent)
+UPDATE message m SET state = CASE WHEN gone.resent THEN :doubt ELSE :state END, reason = CASE WHEN gone.resent THEN 'no_answer' ELSE :reason END,
+       updated_at = :now
+FROM gone WHERE m.id = gone.message_id AND m.id = ANY(ARRAY(SELECT message_id FROM gone))
+RETURNING m.id, m.channel, m.gateway, m.type, m.state, m.reason, gone.resent
 """)
 
 
 async def close(session: Executor, ids: Sequence[UUID], state: State, reason: str, moment: datetime, detail: str | None = None) -> list[UUID]:
-    """End messages that are still held or queued: cancelled or expired. Which ones; those that are on the wire stay."""
-    waiting = [State.HELD.value, State.QUEUED.value]
-    rows = (await session.execute(CLOSE, {"ids": list(ids), "states": waiting, "state": state.value, "reason": reason, "now": moment})).all()
-    await CHANGES.run(session, [(new_id(), row.id, moment, state.value, reason, detail) for row in rows])
+    """End messages that are still held or queued: cancelled or expired; `unknown` when they were sent once and met silence.
+
+    Which ones; those that are on the wire stay."""
+    values = {"ids": list(ids), "states": [State.HELD.value, State.QUEUED.value], "state": state.value, "reason": reason, "doubt": State.UNKNOWN.value}
+    rows = (await session.execute(CLOSE, values | {"now": moment})).all()
+    await CHANGES.run(session, [(new_id(), row.id, moment, row.state, row.reason, (detail or reason) if row.resent else detail) for row in rows])
     for row in rows:
-        metrics.MESSAGES.labels(row.channel, row.gateway or "none", row.type, state.value).inc()
+        metrics.MESSAGES.labels(row.channel, row.gateway or "none", row.type, row.state).inc()
     return [row.id for row in rows]
 
 
@@ -128,10 +140,13 @@ class Holding:
                 else:
                     wanted.append(row)
             if again:
-                await session.execute(HOLD_ON, columns(again))
+                await session.execute(HOLD_ON, columns(again) | {"now": moment})
             rewritten, queued, queues = [], [], set[str]()
             for row in wanted:
                 account = accounts[row.account_id]
+                if row.resent:  # its first try may have arrived: the second one goes in the same words, and where the first one went
+                    queued.append((row.id, row.gateway, row.parts, self._until(row, account.timezone, moment)))
+                    continue
                 attributes = orjson.loads(account.attributes_json) if router.asks_attributes else NO_ATTRIBUTES
                 road = router.choose(row.channel, row.type, row.address, row.account_id, attributes, operators.get(row.address))
                 words = recut_for(road, self._words(row, account, moment))
@@ -141,8 +156,9 @@ class Holding:
                 )
                 queued.append((row.id, by[0], words.parts, self._until(row, account.timezone, moment)))
                 queues.update(road.queues if road else ())
-            if wanted:
+            if rewritten:
                 await session.execute(REWRITE, columns(rewritten) | {"now": moment})
+            if wanted:
                 await session.execute(QUEUE, columns(queued) | {"now": moment})
                 await CHANGES.run(session, [(new_id(), row.id, moment, State.QUEUED.value, "released", None) for row in wanted])
         self._wakeups.wake(*queues)
@@ -204,13 +220,12 @@ class Holding:
         return len(rows)
 
     async def expire(self) -> int:
-        """What came too late to be of use ends as expired; but in doubt when it waited for its second try, for the first one may have arrived."""
+        """What came too late to be of use ends as expired."""
         async with self._database.transaction() as session:
-            rows = (await session.execute(EXPIRED, {"states": [State.HELD.value, State.QUEUED.value], "batch": BATCH})).all()
-            for is_doubtful, state, reason in ((False, State.EXPIRED, "too_late"), (True, State.UNKNOWN, "no_answer")):
-                if ids := [row.message_id for row in rows if row.is_doubtful is is_doubtful]:
-                    await close(session, ids, state, reason, clock())
-            return len(rows)
+            ids = list((await session.execute(EXPIRED, {"states": [State.HELD.value, State.QUEUED.value], "batch": BATCH})).scalars())
+            if ids:
+                await close(session, ids, State.EXPIRED, "too_late", clock())
+            return len(ids)
 
     async def reroute(self) -> int:
         """What is queued on a gateway that is gone, disabled, paused, lost or failing takes another one."""

@@ -1,7 +1,8 @@
 """What is queued leaves a gateway that is gone, disabled, paused, lost or failing, for one that does better.
 
 Gateways are looked at first: while all of them do well, and nothing is queued on one that is not there, no message is touched. A message that is
-`sending` or `unknown` never moves: it may be on its way. Each batch is one transaction, so a process that dies leaves whole batches.
+`sending` or `unknown` never moves: it may be on its way. Each batch is one transaction, so a process that dies leaves whole batches. A long queue takes
+several spells: the other sweeps have to go on meanwhile.
 """
 
 import time
@@ -25,11 +26,12 @@ from app.gateways.roads import Roads
 from app.gateways.router import NO_ATTRIBUTES, Choice, Rank, Road, Router
 from app.notifications.rows import CHANGES, cut
 from app.notifications.states import State
-from app.notifications.stops import UNSTOPPED
+from app.notifications.stops import UNSTOPPED, Stops
 
 log = structlog.get_logger()
 
 BATCH = 500
+SPELL, REST = 3.0, 1.0  # seconds that one step of the sweep may take, and that it leaves to the others when that was not enough
 AGAIN = 60.0  # seconds after which many that stayed are looked at again, though nothing seems to have changed
 MANY = 2_000  # messages that stayed: fewer are looked at with every sweep
 
@@ -78,47 +80,72 @@ class Moved:
     last: tuple[datetime, UUID] | None = None
 
 
+@dataclass(slots=True)
+class Walk:
+    """Through the queue of one gateway; `upto` is where it was broken off, by priority, when there was no more time."""
+
+    mark: Any  # of the roads when it began
+    stayed: int = 0
+    upto: dict[int, tuple[datetime, UUID]] = field(default_factory=dict)
+
+
 class Rerouting:
     """Any number of them may run: each takes other rows."""
 
     def __init__(self, database: Database, wakeups: Wakeups) -> None:
         self._database, self._wakeups = database, wakeups
         self._roads = Roads()
+        self._begun: dict[str | None, Walk] = {}
+        self._rest_until = 0.0
         self._stayed: dict[str | None, tuple[Any, float]] = {}  # gateway -> what it looked like when all that is left there was left for good, and until when
 
     async def run(self) -> int:
-        """Move what should move. How many messages that were."""
+        """Move what should move, for at most SPELL. How many messages that were; 0 right after a spell that did not do: other sweeps have their turn first."""
+        if time.monotonic() < self._rest_until:
+            return 0
+        until = time.monotonic() + SPELL
         async with self._database.transaction() as session:
             router = await self._roads.look(session)
             queued = set((await session.execute(QUEUED)).scalars())
         moved, left = 0, {name for name in queued if is_to_leave(router, name)}
         self._stayed = {name: kept for name, kept in self._stayed.items() if name in left}
-        for name in sorted(left, key=lambda name: name or ""):
-            mark, until = self._stayed.get(name, (None, 0.0))
-            if mark == self._roads.mark and time.monotonic() < until:
+        self._begun = {name: walk for name, walk in self._begun.items() if name in left}
+        for name in sorted(left, key=lambda name: (name not in self._begun, name or "")):
+            mark, again = self._stayed.get(name, (None, 0.0))
+            if mark == self._roads.mark and time.monotonic() < again:
                 continue
-            here, stayed = await self._empty(name)
-            moved += here
-            if stayed > MANY:
-                self._stayed[name] = (self._roads.mark, time.monotonic() + AGAIN)
+            walk = self._begun.pop(name, None) or Walk(self._roads.mark)
+            moved += await self._empty(name, walk, until)
+            if walk.upto:
+                self._begun[name] = walk
+                self._rest_until = time.monotonic() + REST
+                break
+            if walk.stayed > MANY and walk.mark == self._roads.mark:
+                self._stayed[name] = (walk.mark, time.monotonic() + AGAIN)
         return moved
 
-    async def _empty(self, name: str | None) -> tuple[int, int]:
-        """Every batch of one gateway's queue, as long as it is one to leave. How many moved, and how many stayed."""
-        moved = seen = 0
+    async def _empty(self, name: str | None, walk: Walk, until: float) -> int:
+        """Batch by batch through one gateway's queue, as long as it is one to leave and there is time. How many moved."""
+        moved = 0
         for priority in PRIORITIES:
-            last: tuple[datetime, UUID] | None = BEGIN
+            last: tuple[datetime, UUID] | None = walk.upto.pop(priority, BEGIN)
             while last is not None:
                 async with self._database.transaction() as session:
                     router = await self._roads.look(session)
                     if not is_to_leave(router, name):
-                        return moved, 0
+                        walk.upto.clear()
+                        return moved
                     batch = await self._batch(session, router, name, priority, last)
                 self._wakeups.wake(*batch.queues)
-                moved, seen, last = moved + batch.number, seen + batch.seen, batch.last
+                moved, last = moved + batch.number, batch.last
+                walk.stayed += batch.seen - batch.number
+                if last is not None and time.monotonic() >= until:
+                    walk.upto[priority] = last
+                    log.warning("rerouted", gateway=name, messages=moved, unfinished=True)
+                    return moved
         if moved:
             log.warning("rerouted", gateway=name, messages=moved)
-        return moved, seen - moved
+        return moved
 
     async def _batch(self, session: AsyncSession, router: Router, name: str | None, priority: int, last: tuple[datetime, UUID]) -> Moved:
         values = {"gateway": name, "priority": priority, "not_before": last[0], "message_id": last[1], "batch": BATCH}
@@ -127,13 +154,14 @@ class Rerouting:
             return Moved()
         messages = {row.id: row for row in (await session.execute(MESSAGES, {"ids": [row.message_id for row in taken]})).all()}
         operators = await operators_of(session, [row.address for row in messages.values()]) if router.asks_operator else {}
+        stops = await Stops.look(session)
         chosen: dict[Road, list[UUID]] = defaultdict(list)
         recut: list[tuple[UUID, str, int]] = []
         for row in taken:
             message = messages[row.message_id]
             attributes = orjson.loads(message.attributes) if router.asks_attributes and message.attributes else NO_ATTRIBUTES
             choice = router.best(row.channel, message.type, message.address, message.account_id, attributes, operators.get(message.address))
-            if choice is None or not is_better(router, name, choice):
+            if choice is None or not is_better(router, name, choice) or stops.hold(message.type, choice.road.name):
                 continue
             chosen[choice.road].append(row.message_id)
             if message.encoding is not None and (anew := cut(choice.road, message.text)) != (message.encoding, row.parts):

@@ -73,10 +73,10 @@ class Batch:
     def is_plain(self) -> bool:
         """Nothing but taken messages: one statement settles them, and storing receipts may be repeated. No transaction round them is needed.
 
-        An SMS from a subscriber is several steps that belong together: stored, joined, done as it says."""
+        What is known of the first try belongs to the outcome of the second. An SMS from a subscriber is several steps that belong together: stored, joined, done as it says."""
         if self.late or any(receipt.kind == "message" for receipt, _ in self.receipts):
             return False
-        return all(isinstance(outcome, Accepted) for _, outcome in self.outcomes)
+        return all(isinstance(outcome, Accepted) and not claimed.resent for claimed, outcome in self.outcomes)
 
 
 class Flusher:
@@ -128,10 +128,10 @@ class Flusher:
         return self.is_idle
 
     def _take(self) -> Batch:
-        """The next ones of each kind; the rest stays."""
-        old = self._gathered
-        self._gathered = Batch(old.outcomes[MOST:], old.late[MOST:], old.receipts[MOST:])
-        return Batch(old.outcomes[:MOST], old.late[:MOST], old.receipts[:MOST])
+        """The next ones of each kind; the rest stays. No late answer overtakes the outcome that it corrects."""
+        old, late = self._gathered, MOST if len(self._gathered.outcomes) <= MOST else 0
+        self._gathered = Batch(old.outcomes[MOST:], old.late[late:], old.receipts[MOST:])
+        return Batch(old.outcomes[:MOST], old.late[:late], old.receipts[:MOST])
 
     async def _flush(self, batch: Batch) -> None:
         try:

@@ -38,6 +38,13 @@ UPDATE message SET state = :accepted, reason = NULL, gateway = :gateway, updated
 WHERE id = ANY(ARRAY(SELECT message_id FROM whole)) AND (state = ANY(CAST(:unknown AS text[])) OR id = ANY(ARRAY(SELECT message_id FROM unneeded)))
 RETURNING id, channel, type
 """)
+# The second try is not needed any more. What is known of the first comes next, and moves it on from here.
+UNNEEDED = sa.text("""
+WITH gone AS (
+    DELETE FROM outbox WHERE message_id = ANY(CAST(:ids AS uuid[])) AND resent AND state IN ('queued', 'held') RETURNING message_id
+)
+UPDATE message SET state = 'unknown', reason = :reason, updated_at = :now WHERE id = ANY(ARRAY(SELECT message_id FROM gone))
+""")
 TOLD = sa.text("""
 INSERT INTO message_change (id, message_id, at, state, reason, detail)
 SELECT c.id, c.message_id, :now, :accepted, 'late_answer', 'the answer came after its time was up'
@@ -64,6 +71,7 @@ async def settle_late(session: Executor, policy: Policy, answers: Sequence[Late]
         return
     values = {"ids": learned, "waiting": [State.HELD.value, State.QUEUED.value], "unknown": before(State.ACCEPTED), "accepted": State.ACCEPTED.value}
     moved = (await session.execute(TAKEN, values | {"gateway": policy.gateway, "now": now})).all()
+    settled.resent += set(learned).difference(row.id for row in moved)  # of some a part is known now: no second try is made of them
     if moved:
         told = {"changes": [new_id() for _ in moved], "ids": [row.id for row in moved], "now": now, "accepted": State.ACCEPTED.value}
         await session.execute(TOLD, told)

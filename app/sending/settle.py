@@ -120,7 +120,8 @@ class Policy:
 
 @dataclass(slots=True)
 class Settled:
-    """For metrics, and for the receipts that may be waiting for these ids. `resent` have had their second try: what is known of the first counts as well."""
+    """For metrics, and for the receipts that may be waiting for these ids. `resent` have had their second try, or may have one that waits: what is known
+    of the first counts as well."""
 
     moved: Counter[tuple[str, ...]] = field(default_factory=Counter)
     gateway_message_ids: list[str] = field(default_factory=list)
@@ -154,6 +155,8 @@ async def settle(session: Executor, owner: UUID, policy: Policy, outcomes: list[
     if back:
         columns = dict(zip(("ids", "tries", "not_befores", "attempts"), map(list, zip(*back, strict=True)), strict=True))
         moved = set((await session.execute(PUT_BACK, columns | {"owner": owner, "sending": [State.SENDING.value]})).scalars())
+        # While the second try was out there may have been news of the first.
+        settled.resent += [claimed.id for claimed, said in outcomes if isinstance(said, Deferred) and claimed.resent and claimed.id in moved]
         # After the rows themselves: so do claims, and nobody waits for a row while he keeps a budget.
         await give_back(session, [c.reserved for c, said in outcomes if isinstance(said, Deferred) and c.reserved is not None and c.id in moved])
     if again:
@@ -206,6 +209,8 @@ async def _end(
     if late and state is State.ACCEPTED:
         guard = {"ids": late, "state": state.value, "reason": reason, "now": now, "unknown": before(State.ACCEPTED)}
         moved |= dict(tuple(row) for row in (await session.execute(LATE, guard)).all())
+    # Their lease had ended, and they may be in the queue again.
+    settled.resent += [message_id for message_id in late if message_id not in moved]
     if erased := [message_id for message_id, is_erased in moved.items() if is_erased]:
         await session.execute(FORGET, {"ids": erased})
     for claimed in group:

@@ -1,5 +1,6 @@
 """Message ids as real SMSCs write them: one number, many forms, and not always the same form in the answer and in the receipt."""
 
+import itertools
 from collections.abc import Callable
 from hashlib import md5
 from typing import Annotated, Literal
@@ -34,36 +35,28 @@ class Ids(BaseModel):
     answer: IdForm = "dec"
     receipt: IdForm | None = None  # None: as in the answer
     first: Annotated[int, Field(ge=0, le=2**63)] = 1
-    wrap: Annotated[int, Field(ge=1)] | None = None
+    wrap: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     one_for_all_parts: bool = False
 
 
 class Identities:
-    """Hands out numbers, and writes them."""
+    """Hands out numbers; `of_answer` and `of_receipt` write them."""
 
     def __init__(self, ids: Ids) -> None:
-        self._ids, self._given = ids, 0
+        self._ids = ids
+        self._numbers = itertools.count(ids.first) if ids.wrap is None else itertools.cycle(range(ids.first, ids.first + ids.wrap))
         self._of_message: dict[tuple[str, str, int], int] = {}
+        self.of_answer = FORMS[ids.answer]
+        self.of_receipt = FORMS[ids.receipt or ids.answer]
 
     def number(self, message: tuple[str, str, int] | None) -> int:
         """A new one; or, for a message of several parts whose parts share theirs, the one that its first part got."""
         if message is None or not self._ids.one_for_all_parts:
-            return self._next()
+            return next(self._numbers)
         if message not in self._of_message:
-            self._of_message[message] = self._next()
+            self._of_message[message] = next(self._numbers)
         return self._of_message[message]
 
     def forget(self, message: tuple[str, str, int]) -> None:
         """All its parts are there: the next message with this reference is another one."""
         self._of_message.pop(message, None)
-
-    def of_answer(self, number: int) -> str:
-        return FORMS[self._ids.answer](number)
-
-    def of_receipt(self, number: int, form: str | None = None) -> str:
-        return FORMS[form or self._ids.receipt or self._ids.answer](number)
-
-    def _next(self) -> int:
-        place = self._given % self._ids.wrap if self._ids.wrap else self._given
-        self._given += 1
-        return self._ids.first + place

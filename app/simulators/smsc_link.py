@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SILENCE = -1  # as a status: no answer at all
+SUBMIT_SM_RESP = wire.SUBMIT_SM | wire.RESPONSE
+RECEIPT_ANSWERS = (wire.DELIVER_SM | wire.RESPONSE, wire.DATA_SM | wire.RESPONSE)
 
 
 class Link(asyncio.Protocol):
@@ -140,7 +142,7 @@ class Link(asyncio.Protocol):
         command, status, sequence = header
         if command == wire.SUBMIT_SM:
             self._submit(sequence, data, start, end)
-        elif command in (wire.DELIVER_SM | wire.RESPONSE, wire.DATA_SM | wire.RESPONSE):
+        elif command in RECEIPT_ANSWERS:
             if self.account is not None:
                 self.account.answered(self, sequence, status)
         elif command == wire.ENQUIRE_LINK:
@@ -219,7 +221,7 @@ class Link(asyncio.Protocol):
         else:
             submit = wire.read_submit(sequence, data[start:end])
             if submit is None:
-                self._answers.give(wire.frame(wire.SUBMIT_SM | wire.RESPONSE, 0x02, sequence))
+                self._answers.give(wire.frame(SUBMIT_SM_RESP, 0x02, sequence))
                 return
             submit.at, submit.bind = time.monotonic(), self.number
             smsc.count(destination, submit.short_message + submit.tlvs.get(0x0424, b"") + submit.tlvs.get(0x020F, b""))
@@ -242,7 +244,7 @@ class Link(asyncio.Protocol):
             self._answers.give(status)
         elif status:
             smsc.tell_of(submit, taken=False)
-            self._answers.give(wire.frame(wire.SUBMIT_SM | wire.RESPONSE, status, sequence))
+            self._answers.give(wire.frame(SUBMIT_SM_RESP, status, sequence))
         else:
             answer, lead = self._accept(sequence, submit, destination, wants_receipt=wants_receipt)
             self._answers.later(lead, answer) if lead else self._answers.give(answer)
@@ -251,7 +253,7 @@ class Link(asyncio.Protocol):
         """The answer that says yes, and how many seconds it has to wait for its receipt to be first."""
         smsc = self.smsc
         smsc.accepted += 1
-        number = smsc.identities.number(_joint_of(submit))
+        number = smsc.identities.number(_joint_of(submit) if submit is not None else None)
         identity = smsc.identities.of_answer(number)
         lead = 0.0
         if submit is not None:
@@ -260,7 +262,7 @@ class Link(asyncio.Protocol):
             smsc.keep(submit)
         if self.behaviour.receipts and self.account is not None and wants_receipt:
             lead = self.account.receipt(destination, number, submit, self)
-        return wire.frame(wire.SUBMIT_SM | wire.RESPONSE, 0, sequence, identity.encode() + b"\0"), lead
+        return wire.frame(SUBMIT_SM_RESP, 0, sequence, identity.encode() + b"\0"), lead
 
     def _wants_receipt(self, data: bytes, address_end: int, end: int) -> bool:
         # esm_class, protocol_id and priority, two times, then registered_delivery
@@ -319,5 +321,5 @@ class Link(asyncio.Protocol):
         self.act(rule.link)
 
 
-def _joint_of(submit: wire.Submit | None) -> tuple[str, str, int] | None:
-    return (submit.source, submit.destination, submit.joint[0]) if submit is not None and submit.joint is not None else None
+def _joint_of(submit: wire.Submit) -> tuple[str, str, int] | None:
+    return (submit.source, submit.destination, submit.joint[0]) if submit.joint is not None else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.simulators import smsc_wire as wire
 from app.simulators.smsc_forms import Told, body_of
+from app.simulators.smsc_ids import FORMS
 from app.simulators.smsc_scenario import OnReceipt
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class Account:
         return rule.lead
 
     def _told(self, rule: OnReceipt, destination: bytes, number: int, submit: wire.Submit, stat: str) -> Told:
-        identity = self._smsc.identities.of_receipt(number, rule.ids)
+        identity = FORMS[rule.ids](number) if rule.ids else self._smsc.identities.of_receipt(number)
         return Told(
             source=destination,
             destination=submit.source.encode("latin-1"),
@@ -181,14 +182,18 @@ class Account:
             self._timer.cancel()
             self._timer = None
         now = asyncio.get_running_loop().time()
-        while sum(self._send_over(link, now) for link in list(self._links)) and len(self._links) > 1:
-            pass  # what one link had to leave to another one may have held up something of its own
+        # What one link had to leave to another one may have held up something of its own.
+        while self._send_over_all(now) and len(self._links) > 1:
+            pass
         heads = [queue[0].due for queue in (self._owed, self._again) if queue] + [due for due, _, _ in self._timed[:1]]
         # With no link, or a full one, the next bind or acknowledgement sends.
         if heads and min(heads) > now and self._links:
             self._send_soon(min(heads) - now)
         elif later := [due for due in heads if due > now]:
             self._send_soon(min(later) - now)
+
+    def _send_over_all(self, now: float) -> int:
+        return sum([self._send_over(link, now) for link in list(self._links)])
 
     def _send_over(self, link: "Link", now: float) -> int:
         """How many were sent."""

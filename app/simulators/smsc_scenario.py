@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from app.simulators.smsc_ids import Ids
+from app.simulators.smsc_ids import IdForm, Ids
 from app.simulators.smsc_wire import Submit
 
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
@@ -105,7 +105,7 @@ class OnReceipt(_Rule):
     lost: bool = False
     form: Form = "standard"
     carrier: Carrier = "both"
-    ids: str | None = Field(None, description="how the id is written, as in `ids`")
+    ids: IdForm | None = Field(None, description="how the id is written, as in `ids`")
     text_id: str | None = Field(None, description="what stands in the text as the id, where the TLV has the right one")
     elsewhere: bool = Field(False, description="over another bind of the account, if there is one")
     burst: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="receipts wait until there are so many, or ten seconds")

@@ -15,7 +15,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.core.db import Executor
-from app.core.ids import first_id_at
+from app.sending.late import UNNEEDED
 from app.sending.settle import SUBMISSIONS
 from app.tracking.match import RECEIPT_DAYS
 from app.tracking.rules import GatewayRules
@@ -23,7 +23,7 @@ from app.tracking.rules import GatewayRules
 # In doubt: unknown, or unknown after the first try while the second one still waits in the queue.
 DOUBTFUL = """
 SELECT w.id, w.gateway_message_id, w.gateway, w.receipt_group, w.at, m.id AS message_id, m.parts FROM receipt w
-JOIN message m ON m.address = '+' || CAST(w.destination AS text) AND m.channel = 'sms' AND m.id >= :oldest AND (
+JOIN message m ON m.address = '+' || CAST(w.destination AS text) AND m.channel = 'sms' AND m.updated_at >= :oldest AND (
     m.state = 'unknown' OR EXISTS (SELECT FROM outbox o WHERE o.message_id = m.id AND o.resent AND o.state IN ('queued', 'held'))
 ) AND (
     EXISTS (SELECT FROM submission s WHERE s.message_id = m.id AND s.receipt_group = w.receipt_group)
@@ -48,13 +48,6 @@ UPDATE submission s SET outcome = 'accepted', gateway_message_id = v.identity, r
 FROM unnest(CAST(:ids AS uuid[]), CAST(:tries AS smallint[]), CAST(:parts AS smallint[]), CAST(:identities AS text[])) AS v(id, n, part, identity)
 WHERE s.message_id = v.id AND s.n = v.n AND s.part = v.part AND s.outcome = 'unknown' AND s.gateway_message_id IS NULL
 """)
-# The second try is not needed any more. What the receipt says comes next, and moves it on from here.
-UNNEEDED = sa.text("""
-WITH gone AS (
-    DELETE FROM outbox WHERE message_id = ANY(CAST(:ids AS uuid[])) AND resent AND state IN ('queued', 'held') RETURNING message_id
-)
-UPDATE message SET state = 'unknown', reason = 'no_answer', updated_at = :now WHERE id = ANY(ARRAY(SELECT message_id FROM gone))
-""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +65,7 @@ class Guess:
 
 async def clear_up(session: Executor, rules: GatewayRules, receipt_group: str, parked: Sequence[UUID], moment: datetime) -> list[UUID]:
     """Let the submissions of doubtful messages learn the ids of these receipts. The receipts that can be taken home now."""
-    values: dict[str, Any] = {"ids": list(parked), "gateways": rules.in_group(receipt_group), "oldest": first_id_at(moment - timedelta(days=RECEIPT_DAYS))}
+    values: dict[str, Any] = {"ids": list(parked), "gateways": rules.in_group(receipt_group), "oldest": moment - timedelta(days=RECEIPT_DAYS)}
     rows = list((await session.execute(BY_REFERENCE, values)).all())
     for window, patience in {(rule.match_unknown, rule.patience) for name in rules.in_group(receipt_group) if (rule := rules.of(name)).match_unknown}:
         rows += (await session.execute(BY_TIME, values | {"window": window, "patient": moment - patience})).all()
@@ -116,7 +109,7 @@ async def learn(session: Executor, guesses: Sequence[Guess], moment: datetime) -
         await session.execute(LEARN, dict(zip(("ids", "tries", "parts", "identities"), map(list, zip(*learnt, strict=True)), strict=True)))
     await SUBMISSIONS.run(session, made)
     if homes:
-        await session.execute(UNNEEDED, {"ids": list(homes), "now": moment})
+        await session.execute(UNNEEDED, {"ids": list(homes), "reason": "no_answer", "now": moment})
     return [guess.receipt for guess in guesses if guess.message_id in homes]
 
 

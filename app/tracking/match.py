@@ -18,8 +18,9 @@ import sqlalchemy as sa
 from app.core import metrics
 from app.core.clock import now as clock
 from app.core.db import Executor
-from app.core.ids import first_id_at, new_id
+from app.core.ids import new_id
 from app.notifications.states import NEXT, State, before
+from app.sending.late import UNNEEDED
 from app.sending.settle import ID_LENGTH, Policy, clean
 from app.sending.smpp.receipts import Receipt as WireReceipt
 from app.tracking.inbound import take_in
@@ -27,7 +28,7 @@ from app.tracking.inbound import take_in
 # message -> part -> what was said of it, in order of time
 Known = dict[UUID, dict[int, list[tuple[str, str | None]]]]
 
-# Older submissions are not looked at: an SMSC that restarts uses its ids again.
+# Older submissions are not looked at: an SMSC that restarts uses its ids again. How old the message is says nothing: it may have been held for weeks.
 RECEIPT_DAYS = 7
 
 # Everything that tells several submissions of one id apart is asked for only when there are several: the usual receipt pays for nothing but a count.
@@ -40,7 +41,7 @@ SELECT s.message_id, s.part, s.destination = 0 AS erased,
                 SELECT count(*) FROM submission x WHERE x.message_id = s.message_id AND x.n = s.n AND x.gateway_message_id = s.gateway_message_id
             ) THEN 1 ELSE s.parts END AS parts
 FROM submission s
-WHERE {readable} s.gateway_message_id = g.gateway_message_id AND s.receipt_group = :receipt_group AND s.message_id >= :oldest
+WHERE {readable} s.gateway_message_id = g.gateway_message_id AND s.receipt_group = :receipt_group AND s.at >= :oldest
   AND (CAST(:address AS text) <> 'require' OR s.destination = 0 OR s.destination = g.destination)
 ORDER BY CASE WHEN count(*) OVER () > 1 THEN ROW (
     CAST(:address AS text) <> 'ignore' AND coalesce(s.destination = g.destination, false),
@@ -84,20 +85,24 @@ MOVE = sa.text("""
 UPDATE message SET state = :state, reason = :reason, updated_at = :now
 WHERE id = ANY(CAST(:ids AS uuid[])) AND state = ANY(CAST(:before AS text[])) RETURNING channel, coalesce(gateway, 'none'), type
 """)
+# Two binds that store the two last parts of a message at once do not see each other's: whoever looks at all parts waits for whoever has just done so and
+# has not committed, and looks after him. A statement of its own, for a statement sees nothing that was committed after it had begun.
+ONE_BY_ONE = sa.text("SELECT FROM message WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE")
 PARTS = sa.text("""
 SELECT message_id, part, array_agg(state ORDER BY at) AS states, array_agg(reason ORDER BY at) AS reasons FROM receipt
 WHERE message_id = ANY(CAST(:ids AS uuid[])) AND status = 'matched' AND state IS NOT NULL GROUP BY message_id, part
 """)
 TRIES = sa.text("""
-SELECT message_id, max(parts) AS parts, bool_or(is_whole) AS is_taken FROM (
-    SELECT message_id, max(parts) AS parts, bool_and(outcome = 'accepted') AND count(*) = max(parts) AS is_whole
+SELECT message_id, max(parts) AS parts, bool_or(is_whole) AS is_taken, bool_or(is_begun) AS is_begun FROM (
+    SELECT message_id, max(parts) AS parts, bool_and(outcome = 'accepted') AND count(*) = max(parts) AS is_whole, bool_or(outcome = 'accepted') AS is_begun
     FROM submission WHERE message_id = ANY(CAST(:ids AS uuid[])) GROUP BY message_id, n
 ) tries GROUP BY message_id
 """)
-# What says the same as a receipt that has found its home before is no longer needed.
+# What says the same as a receipt that has found its home before, or with it (both tries of a message were parked), is no longer needed.
 UNPARK = sa.text("""
 WITH given AS MATERIALIZED (
-    SELECT v.*, EXISTS (SELECT FROM receipt d WHERE d.message_id = v.message_id AND d.part = v.part AND d.stat = r.stat) AS is_repeated
+    SELECT v.*, EXISTS (SELECT FROM receipt d WHERE d.message_id = v.message_id AND d.part = v.part AND d.stat = r.stat)
+           OR row_number() OVER (PARTITION BY v.message_id, v.part, r.stat ORDER BY v.id) > 1 AS is_repeated
     FROM unnest(CAST(:ids AS uuid[]), CAST(:messages AS uuid[]), CAST(:parts AS smallint[]), CAST(:erased AS bool[])) AS v(id, message_id, part, erased)
     JOIN receipt r ON r.id = v.id
 ), repeated AS (
@@ -126,7 +131,7 @@ class Finding:
 
     def values(self, moment: datetime) -> dict[str, Any]:
         """The parameters of HOME."""
-        oldest = first_id_at(moment - timedelta(days=RECEIPT_DAYS))
+        oldest = moment - timedelta(days=RECEIPT_DAYS)
         return {"receipt_group": self.receipt_group, "one_receipt": self.one_receipt, "address": self.address, "oldest": oldest, "final": FINAL}
 
 
@@ -216,7 +221,8 @@ async def take_home(session: Executor, finding: Finding, parked: Sequence[UUID],
     First the messages move, then the receipts are no longer parked: whoever dies in between leaves them to the sweeper."""
     found = (await session.execute(MATCH, finding.values(moment) | {"ids": list(parked)})).all()
     if found:
-        await move(session, [News(Home(row.message_id, row.part, row.parts), row.state, row.reason) for row in found], moment)
+        news = [News(Home(row.message_id, row.part, row.parts), row.state, row.reason) for row in found]
+        await move(session, news, moment)
         columns = {
             "ids": [row.id for row in found],
             "messages": [row.message_id for row in found],
@@ -224,17 +230,23 @@ async def take_home(session: Executor, finding: Finding, parked: Sequence[UUID],
             "erased": [row.erased for row in found],
         }
         await session.execute(UNPARK, columns)
+        # Who took another part home meanwhile has not seen this one, nor have we seen his: the later of us looks once more.
+        await move(session, [item for item in news if item.home.parts > 1], moment)
     return [row.id for row in found]
 
 
 async def revisit(session: Executor, ids: Sequence[UUID], moment: datetime) -> None:
-    """Of messages that were tried twice: one try that was taken is enough, and so are receipts for it."""
+    """Of messages that were tried twice: one try that was taken is enough, and so are receipts for it. A second try that still waits, or waits again, is
+    not needed when so much as a part of the first is known to have been taken."""
     tries = {row.message_id: row for row in (await session.execute(TRIES, {"ids": list(ids)})).all()}
-    targets: dict[tuple[str, str | None], list[UUID]] = defaultdict(list)
-    targets[State.ACCEPTED, None] = [message_id for message_id, row in tries.items() if row.is_taken]
-    await move_to(session, targets, moment)
+    taken = [message_id for message_id, row in tries.items() if row.is_taken]
+    begun = [message_id for message_id, row in tries.items() if row.is_begun and not row.is_taken]
+    for unneeded, reason in ((taken, "no_answer"), (begun, "partial")):
+        if unneeded:
+            await session.execute(UNNEEDED, {"ids": unneeded, "reason": reason, "now": moment})
+    await move_to(session, {(State.ACCEPTED, None): taken}, moment)
     known = await known_parts(session, list(tries))
-    await move_to(session, _by_state(_states(known, {message_id: row.parts for message_id, row in tries.items()})), moment)
+    await move_to(session, by_state(states_of(known, {message_id: row.parts for message_id, row in tries.items()})), moment)
 
 
 async def move(session: Executor, news: Sequence[News], moment: datetime) -> None:
@@ -249,7 +261,7 @@ async def move(session: Executor, news: Sequence[News], moment: datetime) -> Non
         else:
             targets[item.state, None if item.state == State.DELIVERED else item.reason].append(item.home.message_id)
     if final := [item for item in several if item.state is not None]:
-        for target, ids in _by_state(await _whole(session, final)).items():
+        for target, ids in by_state(await _whole(session, final)).items():
             targets[target] += ids
     await move_to(session, targets, moment)
 
@@ -266,11 +278,13 @@ async def move_to(session: Executor, targets: Mapping[tuple[str, str | None], li
 
 async def _whole(session: Executor, news: Sequence[News]) -> dict[UUID, tuple[str, str | None]]:
     """The states of messages of several parts, with the news."""
-    known = await known_parts(session, list({item.home.message_id for item in news}))
+    ids = list({item.home.message_id for item in news})
+    await session.execute(ONE_BY_ONE, {"ids": ids})
+    known = await known_parts(session, ids)
     for item in news:  # what was parked is not among the matched ones yet
         assert item.state is not None
         known[item.home.message_id][item.home.part].append((item.state, item.reason))
-    return _states(known, {item.home.message_id: item.home.parts for item in news})
+    return states_of(known, {item.home.message_id: item.home.parts for item in news})
 
 
 async def known_parts(session: Executor, ids: list[UUID]) -> Known:
@@ -281,7 +295,7 @@ async def known_parts(session: Executor, ids: list[UUID]) -> Known:
     return known
 
 
-def _states(known: Known, count: Mapping[UUID, int]) -> dict[UUID, tuple[str, str | None]]:
+def states_of(known: Known, count: Mapping[UUID, int]) -> dict[UUID, tuple[str, str | None]]:
     """Delivered when all parts are; the first bad part's state once every part is final."""
     whole: dict[UUID, tuple[str, str | None]] = {}
     for message_id, parts in known.items():
@@ -296,7 +310,7 @@ def bad_parts(parts: Mapping[int, Sequence[tuple[str, str | None]]]) -> list[tup
     return [told[-1] for _, told in sorted(parts.items()) if State.DELIVERED not in dict(told)]
 
 
-def _by_state(states: Mapping[UUID, tuple[str, str | None]]) -> dict[tuple[str, str | None], list[UUID]]:
+def by_state(states: Mapping[UUID, tuple[str, str | None]]) -> dict[tuple[str, str | None], list[UUID]]:
     targets: dict[tuple[str, str | None], list[UUID]] = defaultdict(list)
     for message_id, target in states.items():
         targets[target].append(message_id)

@@ -16,8 +16,8 @@ class Receipt(SQLModel, table=True):
     __table_args__ = (
         sa.UniqueConstraint("message_id", "part", "stat"),
         sa.Index("ix_receipt_parked", "gateway_message_id", "receipt_group", "stat", unique=True, postgresql_where=sa.text("status = 'parked'")),
-        # What somebody may want to look at: few rows, so that the usual receipt never touches it.
-        sa.Index("ix_receipt_set_aside", "status", "id", postgresql_where=sa.text("status IN ('quarantined', 'unmatched')")),
+        # What waits, and what somebody may want to look at: few rows, so that the usual receipt never touches it.
+        sa.Index("ix_receipt_set_aside", "status", "id", postgresql_where=sa.text("status IN ('parked', 'quarantined', 'unmatched')")),
         one_of("status", "matched", "parked", "unmatched", "quarantined"),
     )
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -21,7 +20,7 @@ from app.core.db import Database
 from app.core.ids import first_id_at, new_id
 from app.notifications.rows import CHANGES
 from app.notifications.states import State
-from app.tracking.match import bad_parts, known_parts, move_to
+from app.tracking.match import bad_parts, by_state, known_parts, move_to, states_of
 from app.tracking.rules import GatewayRules
 
 BATCH = 2000
@@ -122,14 +121,11 @@ class Silence:
         if not rows:
             return
         moment = clock()
-        lost: dict[UUID, tuple[str, str | None]] = {}
-        if several := [row.id for row in rows if row.parts > 1]:
-            lost = {message_id: bad[0] for message_id, parts in (await known_parts(session, several)).items() if (bad := bad_parts(parts))}
-            targets: dict[tuple[str, str | None], list[UUID]] = defaultdict(list)
-            for message_id, target in lost.items():
-                targets[target].append(message_id)
-            await move_to(session, targets, moment)
-        silent = [row.id for row in rows if row.id not in lost]
+        known = await known_parts(session, [row.id for row in rows])
+        told = states_of(known, {row.id: row.parts for row in rows})
+        told |= {message_id: bad[0] for message_id, parts in known.items() if (bad := bad_parts(parts))}
+        await move_to(session, by_state(told), moment)
+        silent = [row.id for row in rows if row.id not in told]
         ended = list((await session.execute(NO_RECEIPT, {"ids": silent, "now": moment})).scalars())
         detail = "no receipt within receipt_timeout after its validity"
         await CHANGES.run(session, [(new_id(), message_id, moment, State.ACCEPTED.value, "no_receipt", detail) for message_id in ended])

@@ -16,7 +16,7 @@ from app.catalogue.registry import Catalogue
 from app.core import metrics
 from app.core.clock import now as clock
 from app.core.db import Database
-from app.core.ids import new_id
+from app.core.ids import first_id_at, new_id
 from app.core.wakeups import MAIL, PLAN, Wakeups, bind_queue
 from app.notifications.rows import CHANGES
 from app.notifications.states import State
@@ -52,7 +52,7 @@ WHERE message_id = ANY(CAST(:ids AS uuid[]))
 """)
 # In the order of their coming, and round again: no receipt that will never find its message keeps others from being looked at.
 PARKED = sa.text("SELECT id, gateway, receipt_group FROM receipt WHERE status = 'parked' AND id > :after ORDER BY id LIMIT :batch")
-GIVE_UP = sa.text("UPDATE receipt SET status = 'unmatched' WHERE status = 'parked' AND at < :before RETURNING gateway")
+GIVE_UP = sa.text("UPDATE receipt SET status = 'unmatched' WHERE status = 'parked' AND id < :before RETURNING gateway")
 DEPTHS = sa.text("""
 SELECT coalesce(gateway, 'none') AS gateway, state, count(*) AS number, max(extract(epoch FROM now() - not_before)) FILTER (WHERE state = 'queued' AND not_before <= now()) AS oldest
 FROM outbox GROUP BY 1, 2
@@ -120,7 +120,8 @@ class Sweeper:
                 await self._rules.refresh(session)
             for (gateway, receipt_group), ids in by_origin(rows).items():
                 matched += await self._take_home(session, gateway, receipt_group, ids, moment)
-            for gateway in (await session.execute(GIVE_UP, {"before": moment - PARKED_FOR})).scalars():
+        async with self._database.transaction() as session:  # of its own: whatever goes wrong with the new ones, the old ones do not pile up
+            for gateway in (await session.execute(GIVE_UP, {"before": first_id_at(clock() - PARKED_FOR)})).scalars():
                 metrics.RECEIPTS.labels(gateway, "unmatched").inc()
         return matched
 

@@ -223,7 +223,7 @@ def upgrade() -> None:
     op.add_column("receipt", sa.Column("destination", sa.BigInteger(), nullable=True))
     op.add_column("receipt", sa.Column("reference", sa.Integer(), nullable=True))
     op.create_index(
-        "ix_receipt_set_aside", "receipt", ["status", "id"], unique=False, postgresql_where=sa.text("status IN ('quarantined', 'unmatched')")
+        "ix_receipt_set_aside", "receipt", ["status", "id"], unique=False, postgresql_where=sa.text("status IN ('parked', 'quarantined', 'unmatched')")
     )
     op.add_column("submission", sa.Column("destination", sa.BigInteger(), nullable=True))
 
@@ -234,7 +234,7 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION next_joint_reference(text, timestamptz)")
     op.execute("DROP FUNCTION stopped_since(uuid, text)")
     op.drop_column("submission", "destination")
-    op.drop_index("ix_receipt_set_aside", table_name="receipt", postgresql_where=sa.text("status IN ('quarantined', 'unmatched')"))
+    op.drop_index("ix_receipt_set_aside", table_name="receipt", postgresql_where=sa.text("status IN ('parked', 'quarantined', 'unmatched')"))
     op.drop_column("receipt", "reference")
     op.drop_column("receipt", "destination")
     op.drop_column("receipt", "error")

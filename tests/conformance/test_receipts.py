@@ -2,11 +2,14 @@
 
 import asyncio
 import time
+from typing import get_args
 
 import pytest
 import sqlalchemy as sa
 
 from app.core.ids import new_id
+from app.simulators.smsc import Mobile
+from app.simulators.smsc_scenario import Form
 from tests.builders.messages import one, rows
 from tests.conformance.conftest import until
 
@@ -198,7 +201,7 @@ async def test_c32_five_thousand_receipts_at_once_are_stored_while_the_link_live
     )
     await works.open(smsc, window=500)
     await _many(works.database, 5_000)
-    await works.until(accepted=5_000, seconds=60)
+    await until(lambda: smsc.accepted == 5_000, 60)
     began, asked = time.monotonic(), smsc.enquiries_answered
 
     await works.tell(20, first=9_000_000)
@@ -294,9 +297,27 @@ async def test_v24_receipts_in_any_order_with_resets_between_them_are_each_count
     assert found.n == found.messages
 
 
+@pytest.mark.parametrize("joining", ["udh8", "udh16", "sar", "payload"])
+async def test_v25_a_subscribers_long_message_is_put_together_from_parts_over_two_binds_in_any_order(works, play, joining):
+    text = "Не могу войти в кабинет, помогите пожалуйста. 😀 " * 5
+    smsc = await play(receipt_window=1)  # one at a time on each bind, so that the parts are divided among them
+    await works.open(smsc, binds=2)
+    await until(lambda: len(smsc.links) == 2)
+
+    for _ in range(2):
+        smsc.deliver_mobile(Mobile(source="79161234567", text=text, joining=joining, reverse=True))
+        await until(lambda: not any(account.outstanding for account in smsc.accounts.values()))
+    smsc.deliver_mobile(Mobile(source="79161234567", text="Спасибо"))
+    await answered(smsc, 3)
+
+    async with asyncio.timeout(10):
+        while len(found := await rows(works.database, "SELECT source, text, is_complete FROM inbound_message ORDER BY id")) < 2:
+            await asyncio.sleep(0.05)
+    assert {row.source for row in found} == {"+79161234567"}
+    assert {row.text for row in found} == {text, "Спасибо"}
+    assert all(row.is_complete for row in found)
+    assert set(smsc.receipt_answers) == {0}
+
+
 def test_the_texts_are_all_there():
-    from typing import get_args
-
-    from app.simulators.smsc_scenario import Form
-
     assert set(FORMS) == set(get_args(Form))

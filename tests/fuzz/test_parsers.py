@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from app.gateways.profile import Profile
 from app.sending.smpp import pdu, trace
+from app.sending.smpp.inbound import InboundReader, text_of
 from app.sending.smpp.receipts import ReceiptReader
+from app.simulators.smsc_mobile import bodies_of
+from app.simulators.smsc_scenario import Mobile
 from tests.fuzz import pdus
 
 PROFILES = [
@@ -19,6 +22,7 @@ PROFILES = [
     Profile(msgid_rcpt_base="hex", accepted_is_final=True, stat_map={"NONSENSE": "delivered"}, error_reasons={"001": "absent_subscriber"}),
 ]
 READERS = [ReceiptReader(profile) for profile in PROFILES]
+INBOUND = [InboundReader(profile) for profile in (*PROFILES, Profile(default_alphabet="latin1"), Profile(default_alphabet="gsm_packed"))]
 KINDS = {"receipt", "message", "unreadable"}
 STATES = {"delivered", "undelivered", "expired", None}
 # A mandatory part that fits, so that what follows it is read, too.
@@ -86,6 +90,42 @@ def test_a_message_id_is_read_from_any_body(body, start, length):
     assert b"\0" not in pdu.message_id_of(body, start, min(start + length, len(body)))
 
 
+def read_inbound(command: int, body: bytes) -> None:
+    for reader in INBOUND:
+        inbound = reader.read(READERS[0].read(command, 7, body, lambda *_: None))
+        assert "\0" not in inbound.source + inbound.destination  # PostgreSQL takes none
+        text = text_of(inbound.encoding, inbound.payload)
+        assert "\0" not in text
+        text.encode("utf-8")  # nor half a surrogate pair
+        reader.action_of(text)
+        if inbound.joint is not None:
+            assert 1 <= inbound.joint.number <= inbound.joint.total <= 255
+
+
+@settings(max_examples=400)
+@given(st.sampled_from([pdu.DELIVER_SM, pdu.DATA_SM]), delivers | datas | octets)
+def test_any_octets_are_read_as_a_subscribers_message(command, body):
+    read_inbound(command, body)
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\ufeff\ufffe"), min_size=1, max_size=900),
+    st.sampled_from(["udh8", "udh16", "sar", "payload"]),
+    st.booleans(),
+)
+def test_a_subscribers_message_is_put_together_as_it_was_written(text, joining, reverse):
+    reader, pieces = INBOUND[0], {}
+    bodies = bodies_of(Mobile(source="+79161234567", text=text, joining=joining, reverse=reverse), 300)
+    for body in bodies:
+        inbound = reader.read(READERS[0].read(pdu.DELIVER_SM, 1, body, lambda *_: None))
+        pieces[inbound.joint.number if inbound.joint else 1] = inbound
+
+    encodings = {inbound.encoding for inbound in pieces.values()}
+    assert len(pieces) == len(bodies)
+    assert len(encodings) == 1
+    assert text_of(encodings.pop(), b"".join(inbound.payload for _, inbound in sorted(pieces.items()))) == text
+
+
 @settings(max_examples=300)
 @given(st.sampled_from([0x04, 0x05, 0x09, 0x103, 0x80000004, 0x80000009, 0x15, 0x80000000, 0x102, 0x0B, 0x777]), delivers | datas | octets, st.booleans())
 def test_any_pdu_becomes_lines_of_a_trace(command, body, ours):
@@ -109,6 +149,9 @@ def test_a_hundred_thousand_mutated_pdus_raise_nothing_and_leave_no_memory_behin
             for command, body in pdus.bodies(seed, 5_000, of=valid):
                 receipt = READERS[seed % len(READERS)].read(command, 1, body, lambda *_: None)
                 kinds[receipt.kind] += 1
+                if receipt.kind == "message":
+                    inbound = INBOUND[seed % len(INBOUND)].read(receipt)
+                    assert "\0" not in text_of(inbound.encoding, inbound.payload)
             sizes.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()

@@ -118,3 +118,24 @@ def test_gateway_does_as_well_as_its_binds_say(slots, standing):
 def test_gateway_that_nobody_has_ever_served_is_lost_after_a_while():
     assert standing_of([], paused=False, patience=15, since=NOW - 20, now=NOW).is_lost
     assert not standing_of([slot()], paused=True, patience=15, since=NOW, now=NOW).is_open
+
+
+def test_bind_that_comes_up_for_a_moment_again_and_again_has_been_down_all_the_time(clock):
+    bind = health(clock, stable_after=30)
+    bind.moved("bound")
+    clock.now += 100
+    first_lost = clock.now
+    bind.moved("connecting")
+
+    for _ in range(5):
+        clock.now += 10
+        bind.moved("bound")
+        assert bind.down_since is None
+        clock.now += 0.1
+        bind.moved("connecting")
+
+    assert bind.down_since == first_lost
+    bind.moved("bound")
+    clock.now += 30
+    bind.moved("connecting")
+    assert bind.down_since == clock.now

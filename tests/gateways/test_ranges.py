@@ -201,3 +201,9 @@ def test_hostile_line_is_rejected_with_its_reason(line, code):
         LineReader("range", is_csv=False).read(line)
 
     assert rejected.value.code == code
+
+
+@pytest.mark.parametrize("written", ["89161234567", "9161234567", "8 (916) 123-45-67", "7 916 123 45 67", "+79161234567"])
+def test_number_is_read_as_people_dial_it(written):
+    assert LineReader("ported", is_csv=True).read(f"{written},MTS".encode()).first == 79161234567
+    assert LineReader("ported", is_csv=True, country_code="81").read(b"81312345678,NTT").first == 81312345678

@@ -80,3 +80,12 @@ async def test_channels_have_roads_of_their_own(database):
     assert router.choose("sms", "x", "+79161234567", ACCOUNT).queues == ["smpp:main:0", "smpp:main:1", "smpp:main:2"]
     assert router.choose("email", "x", "a@example.org", ACCOUNT).queues == ["mail"]
     assert router.choose("fax", "x", "1", ACCOUNT) is None
+
+
+async def test_gateway_that_only_receives_is_no_road(database, road):
+    await an_smpp_gateway(database, "alpha", bound=True, profile={"bind_mode": "rx"})
+    assert await road() is None
+
+    await an_smpp_gateway(database, "beta")
+
+    assert await road() == "beta"

@@ -200,3 +200,8 @@ def test_no_address_breaks_the_choice(address, prefixes):
     router = Router([to("b", prefixes=tuple(prefixes))], [A, B])
 
     assert one(router, address) in {"a", "b"}
+
+
+def test_route_does_not_lead_over_a_gateway_of_another_kind():
+    assert one(Router([to("post", "b")], [B, POST])) == "b"
+    assert one(Router([to("b", channel="email")], [B, POST]), channel="email") is None

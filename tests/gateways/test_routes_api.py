@@ -1,10 +1,16 @@
 """Routes over the API: read and replaced as one."""
 
+import asyncio
+
 import pytest
 
 from app.commands.gateways import put_routes
+from app.core.clock import now
+from app.gateways.models import Routing
+from app.gateways.routes import RouteIn
+from app.gateways.routes_api import faults_of
 from tests.builders.gateways import an_smpp_gateway, an_smtp_gateway
-from tests.builders.messages import rows
+from tests.builders.messages import a_message, rows
 
 WHOLE = {
     "name": None,
@@ -176,3 +182,34 @@ async def test_routes_of_a_file_are_applied_once(api):
 
     assert done == ["created", "unchanged", "updated"]
     assert (await api.get("/routes")).json() == {"items": []}
+
+
+@pytest.mark.usefixtures("gateways")
+async def test_route_over_a_gateway_that_only_receives_is_refused(api, database):
+    await an_smpp_gateway(database, "ear", profile={"bind_mode": "rx"})
+
+    answer = await put(api, {"gateways": ["ear"]})
+
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "wrong_gateway")
+
+
+@pytest.mark.usefixtures("gateways")
+async def test_gateway_that_is_about_to_be_named_is_not_deleted_meanwhile(api, database):
+    async with database.transaction() as session:
+        assert await faults_of(session, [RouteIn.model_validate({"gateways": ["main"]})], ()) == []
+        deleting = asyncio.create_task(api.delete("/gateways/main"))
+        await asyncio.wait({deleting}, timeout=0.5)
+        session.add(Routing(id=1, routes=[WHOLE], revision=1, updated_at=now()))
+
+    assert (await deleting).status_code == 409
+
+
+@pytest.mark.usefixtures("gateways")
+async def test_gateway_in_use_does_not_become_one_of_another_kind(api, database):
+    letters = {"kind": "smtp", "host": "127.0.0.1", "port": 2525, "tls": "none", "from": "MyISP <noreply@isp.example>"}
+    await put(api, {"gateways": ["main"]})
+    await a_message(database, gateway="spare")
+
+    for name in ("main", "spare"):
+        answer = await api.put(f"/gateways/{name}", json=letters, headers={"if-match": "*"})
+        assert (answer.status_code, answer.json()["code"]) == (409, "gateway_in_use")

@@ -150,6 +150,21 @@ def test_the_runbook_has_every_metric_and_no_other(folder):
     assert set(re.findall(r"vestnik_[a-z_]+", text)) == there.keys()
 
 
+# A class of the house, called with its reason as a literal.
+SAID = {"app/sending/smpp": r'Refused\(\s*"(\w+)"', "app/notifications": r'Skipped\([^()]*"(\w+)"\)'}
+
+
+@pytest.mark.parametrize("folder", BOTH)
+@pytest.mark.parametrize("package", SAID)
+def test_the_runbook_explains_every_reason(folder, package):
+    explained = {name for row in rows(page(f"{folder}runbook.md")) for name in code_of(row[0])}
+
+    said = {reason for path in (ROOT / package).glob("*.py") for reason in re.findall(SAID[package], path.read_text("utf-8"))}
+
+    assert len(said) > 5
+    assert said - explained == set()
+
+
 @cache
 def contract() -> dict[str, dict[str, object]]:
     paths = json.loads((ROOT / "openapi/vestnik.json").read_text("utf-8"))["paths"]  # test_house.py holds it to the code
@@ -180,6 +195,15 @@ def test_every_operation_and_address_that_a_page_names_is_served():
     assert is_served("/gateways/main/status", "GET")
     assert not is_served("/no/such/thing")
     assert strange == set()
+
+
+def test_every_resource_of_the_api_is_named_in_some_guide():
+    guides = "".join(page(name) for name in ("api.md", "gateways.md", "templates.md"))
+
+    resources = {path.split("/")[1] for path in contract() if not path.startswith("/health")}
+
+    assert {"accounts", "routes", "stops"} <= resources
+    assert {resource for resource in resources if not re.search(rf"(?:\$API|[ `])/{resource}\b", guides)} == set()
 
 
 def shell_lines(text: str) -> list[str]:

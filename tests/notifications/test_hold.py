@@ -128,6 +128,20 @@ async def test_release_that_comes_only_the_next_night_waits_for_the_morning_afte
     assert row.send_until.isoformat() == "2026-11-24T19:00:00+00:00"
 
 
+@pytest.mark.parametrize(("reason", "stands_still"), [("budget", True), ("stopped", True), ("quiet_hours", False)])
+@time_machine.travel("2026-11-24T00:00:00+03:00", tick=False)
+async def test_what_a_budget_or_a_stop_held_does_not_expire_in_the_night_that_follows(database, at_night, wakeups, account, reason, stands_still):
+    message = await a_held_message(database, account, reason=reason)
+    await run(database, "UPDATE outbox SET not_before = LEAST(not_before, now()), expires_at = now() + interval '4 hours'")
+    before = (await one(database, "SELECT expires_at FROM outbox")).expires_at
+
+    await Holding(database, at_night, wakeups).release()
+
+    row = await one(database, "SELECT o.expires_at, m.expires_at AS of_message FROM outbox o JOIN message m ON m.id = o.message_id")
+    assert await state_of(database, message) == ("held", "quiet_hours")
+    assert row.expires_at == row.of_message == before + (timedelta(hours=8) if stands_still else timedelta(0))
+
+
 @time_machine.travel("2026-11-23T12:00:00+03:00", tick=True)
 async def test_released_sms_may_go_until_the_evening(database, at_night, wakeups, account):
     await a_held_message(database, account, not_before=now() - HOUR)

@@ -247,3 +247,53 @@ async def test_many_that_stay_are_not_walked_over_again_until_something_changes(
     await routes(database, {"gateways": ["main", "spare"]})
 
     assert await holding.reroute() == 5
+
+
+@pytest.mark.usefixtures("gateways")
+async def test_message_does_not_move_to_a_gateway_that_a_stop_would_hold_it_on(database, holding):
+    message = await a_message(database)
+    await does(database, DOWN)
+    await run(database, "INSERT INTO stop (id, scope, name, reason, by, at) VALUES (gen_random_uuid(), 'gateway', 'spare', '', 'test', now())")
+    assert await holding.reroute() == 0
+
+    await run(database, "DELETE FROM stop")
+
+    assert await holding.reroute() == 1
+    assert await via(database) == {message: "spare"}
+
+
+@pytest.mark.usefixtures("gateways")
+async def test_message_leaves_a_gateway_that_only_receives(database, holding):
+    message = await a_message(database)
+    await run(database, """UPDATE gateway SET settings = jsonb_set(settings, '{profile,bind_mode}', '"rx"'), revision = 2 WHERE name = 'main'""")
+
+    assert await holding.reroute() == 1
+    assert await via(database) == {message: "spare"}
+
+
+async def test_queues_that_are_too_long_for_one_spell_move_in_several_and_none_waits_for_ever(database, holding, monkeypatch):
+    for name, value in {"SPELL": 0, "REST": 0, "BATCH": 2}.items():
+        monkeypatch.setattr(reroute, name, value)
+    for name in ("spare", "alpha", "beta"):
+        await an_smpp_gateway(database, name, bound=True)
+    await routes(database, {"gateways": ["alpha", "beta"], "type": ["stays"]}, {"gateways": ["alpha", "beta", "spare"], "type": ["service.connected"]})
+    waiting = [await a_message(database, gateway=gateway, priority=priority) for gateway in ("alpha", "beta") for priority in (1, 0, 1, 1, 2)]
+    staying = [await a_message(database, gateway="alpha", type="stays") for _ in range(3)]
+    for gateway in ("alpha", "beta"):
+        await does(database, DOWN, gateway)
+
+    spells = [await holding.reroute() for _ in range(20)]
+
+    assert max(spells) < 5
+    assert await via(database) == dict.fromkeys(waiting, "spare") | dict.fromkeys(staying, "alpha")
+
+
+@pytest.mark.usefixtures("gateways")
+async def test_after_a_spell_that_was_too_short_the_other_sweeps_have_their_turn(database, holding, monkeypatch):
+    monkeypatch.setattr(reroute, "SPELL", 0)
+    monkeypatch.setattr(reroute, "BATCH", 2)
+    for _ in range(5):
+        await a_message(database)
+    await does(database, DOWN)
+
+    assert [await holding.reroute(), await holding.reroute()] == [2, 0]

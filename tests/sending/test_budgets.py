@@ -241,7 +241,7 @@ async def test_raised_budget_lets_go_what_it_held_and_no_more_than_fits(database
 
 
 async def test_removed_budget_lets_go_everything_and_not_what_another_budget_holds(database):
-    await an_smpp_gateway(database, daily_parts=1)
+    await an_smpp_gateway(database, daily_parts=0)
     free, held_by_type = await a_message(database), await a_message(database, type="tariff.changed")
     limits = {"tariff.changed": Limit(0, None)}
     await run(database, "UPDATE notification_type SET settings = '{\"daily_parts\": 0}', revision = revision + 1 WHERE code = 'tariff.changed'")
@@ -255,7 +255,7 @@ async def test_removed_budget_lets_go_everything_and_not_what_another_budget_hol
 
 
 async def test_what_midnight_lets_go_is_released_as_anything_held(database, settings, wakeups):
-    await an_smpp_gateway(database)
+    await an_smpp_gateway(database, daily_parts=0)
     account = await an_account(database)
     contact = await one(database, "SELECT id FROM contact")
     message = await a_message(database, account, contact_id=contact.id)

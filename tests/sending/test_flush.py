@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from app.core.db import Database
+from app.sending import flush
 from app.sending.flush import Flusher
 from app.sending.late import Late
 from app.sending.outcome import Accepted, Deferred, Refused, Unknown
@@ -236,6 +237,19 @@ async def test_late_answer_is_written_with_its_outcome_and_its_receipt_in_one_fl
 
     assert (await state_of(database, message.id))[0] == "delivered"
     assert answer_to(receipt) == OK
+
+
+async def test_late_answer_never_overtakes_its_outcome_when_much_has_gathered(database, desk, claimed, monkeypatch):
+    monkeypatch.setattr(flush, "MOST", 2)
+    batch = await claimed(5)
+    for one_of_them in batch:
+        desk.flusher.outcome(one_of_them, Unknown())
+    for number, one_of_them in enumerate(batch):
+        desk.flusher.late(Late(one_of_them.id, 1, str(number)))
+
+    await desk.written()
+
+    assert [await state_of(database, each.id) for each in batch] == [("accepted", None)] * 5
 
 
 async def test_late_answer_that_cannot_be_written_takes_nobody_along(database, desk, claimed):

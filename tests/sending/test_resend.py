@@ -305,3 +305,102 @@ async def test_second_try_whose_time_is_over_is_in_doubt_and_not_expired(databas
 
     assert await state_of(database, message) == ("unknown", "no_answer")
     assert await state_of(database, other) == ("expired", "too_late")
+
+
+async def settle_in_a_flush(database, owner, claimed, outcome, policy=RESENDS):
+    """As the flusher has it done: what is known of the other try in the same transaction."""
+    settled = await write(database, owner, (claimed, outcome), policy=policy)
+    await receive(database, settled=settled.gateway_message_ids, resent=settled.resent)
+    return settled
+
+
+async def test_second_try_that_waits_is_given_up_when_the_first_proves_to_have_been_taken_after_its_lease(database, owner, sweeper):
+    # The database was away while the answer came; when it came back the sweeper was the quicker of the two.
+    await an_smpp_gateway(database, profile={"on_response_timeout": "resend_once"})
+    message = await a_message(database)
+    (first,) = await claim(database, owner=owner)
+    await end_lease(database)
+    await sweeper.end_leases()
+    assert await in_outbox(database) == [("queued", True, 1, 0)]
+
+    await settle_in_a_flush(database, owner, first, Accepted(("17",)))
+
+    assert await in_outbox(database) == []
+    assert await state_of(database, message) == ("accepted", None)
+    await receive(database, a_receipt("17"))
+    assert await state_of(database, message) == ("delivered", None)
+
+
+@pytest.mark.parametrize("outcome", [Unknown("partial", ids=("17", "")), Refused("refused", "0x0000000B", ids=("17", ""))])
+async def test_second_try_is_given_up_when_a_part_of_the_first_proves_to_have_been_taken_after_its_lease(database, owner, sweeper, outcome):
+    await an_smpp_gateway(database, profile={"on_response_timeout": "resend_once"})
+    message = await a_message(database, parts=2)
+    (first,) = await claim(database, owner=owner)
+    await end_lease(database)
+    await sweeper.end_leases()
+
+    await settle_in_a_flush(database, owner, first, outcome)
+
+    assert await in_outbox(database) == []
+    assert await state_of(database, message) == ("unknown", "partial")
+
+
+async def test_second_try_that_was_on_the_wire_by_then_is_finished(database, owner, sweeper):
+    await an_smpp_gateway(database, profile={"on_response_timeout": "resend_once"})
+    message = await a_message(database)
+    (first,) = await claim(database, owner=owner)
+    await end_lease(database)
+    await sweeper.end_leases()
+    another = uuid4()
+    (second,) = await claim(database, owner=another)
+
+    await settle_in_a_flush(database, owner, first, Accepted(("17",)))
+    assert [row[0] for row in await in_outbox(database)] == ["sending"]
+
+    await settle_in_a_flush(database, another, second, Unknown())
+    assert await state_of(database, message) == ("accepted", None)
+
+
+async def test_second_try_that_is_put_off_is_not_made_again_when_the_first_was_taken_meanwhile(database, owner, send):
+    message = await a_message(database)
+    await send(message, Unknown())
+    (second,) = await claim(database, owner=owner)
+    await answer_late(database, message, "17")
+    await receive(database, a_receipt("17"))
+
+    await settle_in_a_flush(database, owner, second, Deferred("throttled", timedelta(seconds=1), spends_attempt=False))
+
+    assert await in_outbox(database) == []
+    assert await state_of(database, message) == ("delivered", None)
+
+
+async def test_second_try_that_is_put_off_waits_when_nothing_is_known_of_the_first(database, send):
+    message = await a_message(database)
+    await send(message, Unknown())
+
+    await send(message, Deferred("throttled", timedelta(seconds=1), spends_attempt=False))
+
+    assert await in_outbox(database) == [("queued", True, 2, 0)]
+
+
+async def test_late_answer_to_one_part_takes_the_second_try_of_a_long_message_out_of_the_queue(database, send):
+    message = await a_message(database, parts=2)
+    await send(message, Unknown())
+
+    settled = await answer_late(database, message, "17", part=1)
+    await receive(database, settled=settled.gateway_message_ids, resent=settled.resent)
+
+    assert await in_outbox(database) == []
+    assert await state_of(database, message) == ("unknown", "partial")
+
+
+async def test_settle_that_is_repeated_when_nothing_waits_changes_nothing(database, owner):
+    message = await a_message(database)
+    (claimed,) = await claim(database, owner=owner)
+    await settle_in_a_flush(database, owner, claimed, Accepted(("17",)))
+    await receive(database, a_receipt("17"))
+
+    settled = await settle_in_a_flush(database, owner, claimed, Accepted(("17",)))
+
+    assert not settled.moved
+    assert await state_of(database, message) == ("delivered", None)

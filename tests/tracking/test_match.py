@@ -189,7 +189,7 @@ async def test_same_receipt_parked_twice_is_kept_once(database):
 
 async def test_receipt_that_finds_nobody_for_ten_minutes_is_given_up(database, sweeper):
     await receive(database, a_receipt("17"), a_receipt("18"))
-    await run(database, "UPDATE receipt SET at = now() - interval '11 minutes' WHERE gateway_message_id = '17'")
+    await run(database, "UPDATE receipt SET id = :then WHERE gateway_message_id = '17'", then=first_id_at(now() - timedelta(minutes=11)))
 
     await sweeper.match_parked()
 

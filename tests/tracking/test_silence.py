@@ -71,6 +71,16 @@ async def test_receipt_that_comes_after_all_still_counts(database, gateway, swee
     assert await state_of(database, message) == ("delivered", None)
 
 
+async def test_receipts_that_somebody_stored_and_did_not_act_upon_count_in_the_end(database, gateway, sweeper):
+    short, long = await a_silent_message(database, "17"), await a_silent_message(database, "18", "19")
+    await receive(database, *(a_receipt(identity) for identity in ("17", "18", "19")))
+    await run(database, "UPDATE message SET state = 'accepted'")
+
+    await go_through(sweeper)
+
+    assert (await state_of(database, short))[0] == (await state_of(database, long))[0] == "delivered"
+
+
 @pytest.mark.parametrize("stat", ["UNKNOWN", "ENROUTE", "ACCEPTD", "WEIRD"])
 async def test_intermediate_and_unknown_words_are_no_last_ones(database, gateway, sweeper, stat):
     message = await a_silent_message(database)

@@ -16,7 +16,7 @@ _E164 = re.compile(r"\+[1-9][0-9]{2,17}")
 _NUMERIC_SENDER = re.compile(r"\+?[0-9]{3,}")
 _WRITTEN = re.compile(r"\+?[0-9]{3,22}")
 _SHORT_CODE = 8  # digits of the longest one
-_LONGEST = 18  # digits that a bigint surely holds; E.164 has fifteen
+_TOO_LARGE = 10**18  # what has fewer digits a bigint surely holds; E.164 has fifteen
 _LEAST_NATIONAL = 7  # a shorter rest after the national prefix is a short code that begins like it
 _INTERNATIONAL = b"\x01\x01"
 _REMEMBERED = 1000
@@ -90,7 +90,7 @@ class Destinations:
 def digits_of(written: str, profile: Profile) -> int | None:
     """The E.164 digits of a subscriber's number as the SMSC writes it in receipts and inbound messages; None when it is no number.
 
-    Any of the forms of `dest_format` is understood, with or without "+". 81312345678 may be a Japanese number or, after the 8 of
+    Any of the forms of `dest_format` is understood, with or without "+", and a national number with no prefix at all. 81312345678 may be a Japanese number or, after the 8 of
     the long-distance call, one without its country code: the form that the profile names is believed unless the numbering
     plans allow the other one alone.
     """
@@ -103,7 +103,9 @@ def digits_of(written: str, profile: Profile) -> int | None:
         return _within(written[2:])
     prefix, is_national = profile.national_prefix, profile.dest_format == "national"
     if not written.startswith(prefix) or not (prefix or is_national):
-        return _within(written)
+        bare = profile.country_code + written
+        is_bare = not written.startswith(profile.country_code) and not _exists(written) and _exists(bare)
+        return _within(bare if is_bare else written)
     domestic = profile.country_code + written[len(prefix) :]
     likely, other = (domestic, written) if is_national and len(written) - len(prefix) >= _LEAST_NATIONAL else (written, domestic)
     return _within(other if not _exists(likely) and _exists(other) else likely)
@@ -131,7 +133,7 @@ def _alphanumeric(name: str, profile: Profile) -> bytes | Refused:
 
 def _within(digits: str) -> int | None:
     number = int(digits) if digits else 0
-    return number if 0 < number < 10**_LONGEST else None
+    return number if 0 < number < _TOO_LARGE else None
 
 
 def _exists(digits: str) -> bool:

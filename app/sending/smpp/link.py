@@ -159,7 +159,10 @@ class Link(ESME):  # type: ignore[misc]  # the library has no types
             if self.tracer is not None:
                 self.tracer.saw(data, ours=False)
             rest = self._take_apart(data)
-            self._begun_at = now if rest else None
+            if len(rest) < len(data):  # another PDU was whole: what is left, if anything, has begun just now
+                self._begun_at = None
+            if rest and self._begun_at is None:
+                self._begun_at = now
             if writer.transport.get_write_buffer_size() > _ACKS_HELD_BACK:
                 await writer.drain()
 

@@ -229,6 +229,8 @@ class ReceiptReader:
         return receipt
 
     def _read_error(self, receipt: Receipt) -> None:
+        if not receipt.network_error and not receipt.err.strip("0"):
+            return  # nothing went wrong, as with nearly all
         told = (receipt.network_error, receipt.err) if self._tlv_wins else (receipt.err, receipt.network_error)
         receipt.error = next((code for code in told if code and is_error(code)), "")
         if receipt.error and receipt.state in ("undelivered", "expired") and receipt.reason != "deleted":

@@ -58,14 +58,14 @@ class Traffic:
         """Parts that may be shipped now."""
         if not self.open or now < self.throttle.until:
             return 0
-        room = (1 if self.throttle.engaged else self._window) - self.in_use - len(self._ghosts)
+        room = self._places - self.in_use
         if room <= 0:
             return 0
         return int(max(0, min(room, self.bucket.due(now, HORIZON) - len(self._waiting))))
 
     def next_chance(self, now: float) -> float:
         """Seconds until a token or the end of a pause may give room; infinity where only an answer or a release can."""
-        if not self.open or self.in_use + len(self._ghosts) >= (1 if self.throttle.engaged else self._window):
+        if not self.open or self.in_use >= self._places:
             return math.inf
         gap = 1 / self.bucket.rate if self.bucket.rate else 0.0
         # What waits keeps the wire busy meanwhile: claim half a horizon at a time, and not one message for each token.
@@ -87,12 +87,18 @@ class Traffic:
             # The outcome belongs to the caller from here on; its error must not stop the other messages of the link.
             log.exception("the receiver of an outcome failed", extra={"key": str(flight.shipment.key)})
 
+    @property
+    def _places(self) -> int:
+        """Parts that may be on the wire now. A ghost takes a place of the window, but never that of the part that goes alone after a pause."""
+        places = self._window - len(self._ghosts)
+        return min(places, 1) if self.throttle.engaged else places
+
     # -- what the wire does
 
     def write_due(self, now: float) -> tuple[bytes, float]:
         """The PDUs that may go now, and the seconds until the next may; infinity when an answer has to come first."""
         waiting, unanswered, bucket = self._waiting, self.unanswered, self.bucket
-        window = (1 if self.throttle.engaged else self._window) - len(self._ghosts)
+        window = self._places
         if now < self.throttle.until:
             return b"", self.throttle.until - now
         pieces: list[bytes] = []
@@ -169,7 +175,10 @@ class Traffic:
             self.silent_in_a_row += 1
             flight.unanswered(f"no answer within {self._timeout:g} s")
             self.ended(flight)
+        self._give_up_rests(now)
         self._resume(now)
+        if self._waiting:
+            self.wake()  # a place may be free without any answer
         # Half a window that is never answered would halve the throughput for good.
         return self.silent_in_a_row >= self._profile.reconnect_after_timeouts or 2 * len(self._ghosts) >= max(self._window, 2)
 
@@ -224,13 +233,24 @@ class Traffic:
             self._waiting = deque(part for part in self._waiting if part[0] is not flight)
 
     def _rest(self, flight: Flight) -> None:
-        now = self._clock()
+        at = max(self._clock() + RETRY_INSIDE, self.throttle.until)
         flight.tries += 1
-        if flight.tries > TRIES_INSIDE or now - flight.started_at > self._timeout:
+        if flight.tries > TRIES_INSIDE or self._is_late(flight, at):
             detail = flight.deferral.detail if flight.deferral else ""
             self.conclude(flight, flight.partial(f"the rest was not taken in time: {detail}"))
             return
-        self._resting.append((max(now + RETRY_INSIDE, self.throttle.until), flight))
+        self._resting.append((at, flight))
+
+    def _is_late(self, flight: Flight, at: float) -> bool:
+        """Whether a part that goes again at that time would be given up before it can be answered."""
+        return flight.started_at + self._timeout <= at
+
+    def _give_up_rests(self, now: float) -> None:
+        """What was to go again and is kept back by one more pause until its time is over is not written any more."""
+        for flight in dict.fromkeys(flight for flight, _ in self._waiting if flight.tries and self._is_late(flight, now)):
+            self._hold_rest(flight)
+            if not flight.on_wire:  # else it ends with the part that is out
+                self.conclude(flight, flight.partial("the rest could not be written in time"))
 
     def _resume(self, now: float) -> None:
         due = [flight for at, flight in self._resting if at <= now]

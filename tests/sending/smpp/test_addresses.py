@@ -156,6 +156,12 @@ def test_a_country_without_a_prefix_of_its_own_is_read_by_its_numbering_plan():
     assert [digits_of(written, profile) for written in ("51234567", "37251234567", "+37251234567")] == [37251234567] * 3
 
 
+def test_a_national_number_without_any_prefix_is_not_taken_for_a_foreign_one():
+    assert [digits_of("9161234567", Profile(dest_format=form)) for form in ("e164", "national")] == [79161234567] * 2
+    assert digits_of("380501234567", Profile()) == 380501234567
+    assert digits_of("4060", Profile()) == 4060
+
+
 numbers = st.integers(9_000_000_000, 9_999_999_999).map(lambda number: f"+7{number}")
 
 

@@ -1,5 +1,6 @@
 """Messages of several parts under way: any answers in any order, and one outcome each. Without a socket, on a clock of its own."""
 
+import math
 import random
 from datetime import timedelta
 from uuid import UUID
@@ -110,6 +111,58 @@ def test_a_refusal_wins_over_a_part_that_was_never_answered():
     at.traffic.sweep(at.now)
 
     assert at.outcomes == {"+79160000001": [Refused("refused", "0x0000000B", ids=("", "B", ""))]}
+
+
+def test_a_silent_part_does_not_stop_the_part_that_goes_alone_after_a_pause():
+    at = Wire(window=10, reconnect_after_timeouts=100)
+    at.ship(1, 1, reference=1)
+    at.write()
+    at.now += TIMEOUT - 1
+    at.ship(2, 1, reference=2)
+    ((throttled, _),) = at.write()
+    at.traffic.throttle.refused(at.now, at.now, growing=True)
+    at.answer(throttled, "throttled", "")
+    at.traffic.in_use = 0  # both are settled a moment later
+
+    at.now += TIMEOUT
+    hopeless = at.traffic.sweep(at.now)
+    room = at.traffic.room(at.now)
+    at.ship(3, 1, reference=3)
+    written = at.write()
+
+    assert (hopeless, room, at.traffic.next_chance(at.now)) == (False, 1, math.inf)
+    assert [submit.destination for _, submit in written] == ["79160000003"]
+
+
+def test_a_part_that_could_not_be_answered_in_time_is_not_written_again():
+    at = Wire()
+    at.ship(1, 2, reference=1)
+    first, second = at.write()
+    at.traffic.throttle.refused(at.now, at.now, growing=True)
+    at.traffic.throttle.until = at.now + TIMEOUT + 1
+
+    at.answer(first[0], "taken", "A")
+    at.answer(second[0], "throttled", "")
+
+    assert at.outcomes == {"+79160000001": [Unknown("partial", "the rest was not taken in time: ", ("A", ""))]}
+    assert at.traffic.is_idle
+
+
+def test_a_part_that_a_second_pause_keeps_back_for_too_long_is_not_written_either():
+    at = Wire()
+    at.ship(1, 2, reference=1)
+    first, second = at.write()
+    at.answer(first[0], "taken", "A")
+    at.answer(second[0], "throttled", "")
+    at.now += 2
+    at.traffic.sweep(at.now)
+    at.traffic.throttle.until = at.now + 2 * TIMEOUT
+
+    at.now += TIMEOUT
+    at.traffic.sweep(at.now)
+
+    assert at.outcomes == {"+79160000001": [Unknown("partial", "the rest could not be written in time", ("A", ""))]}
+    assert at.traffic.is_idle
 
 
 @given(

@@ -235,6 +235,18 @@ async def test_half_a_pdu_is_not_waited_for_for_ever(call, smsc):
     assert "half a PDU" in next(status.last_error.detail for status in caller.changes if status.last_error)
 
 
+async def test_a_pdu_that_never_ends_is_not_waited_for_because_it_still_trickles(call, smsc):
+    caller = await call(smsc, profile={"pdu_read_timeout": 0.2})
+    smsc.send(wire.HEADER.pack(1000, 0x05, 0, 1))
+    for _ in range(100):
+        smsc.send(b"x")
+        await asyncio.sleep(0.02)
+        if len(smsc.binds) == 2:
+            break
+
+    assert "half a PDU" in next(status.last_error.detail for status in caller.changes if status.last_error)
+
+
 async def test_pdus_may_come_octet_by_octet(call):
     async with SmscSimulator(answer=lambda _: SILENCE) as smsc:
         caller = await call(smsc)
