@@ -109,7 +109,9 @@ class SweepStation:
     def __init__(self, holding: Holding, sweeper: Sweeper, switch: Switch, budgets: BudgetWatch, references: References, traces: Traces) -> None:
         self._often = (holding.release, sweeper.match_parked)
         self._seldom: tuple[Callable[[], Awaitable[Any]], ...] = (
-            switch.follow, sweeper.end_leases, sweeper.end_silence,
+            switch.follow,
+            sweeper.end_leases,
+            sweeper.end_silence,
             holding.put_off,
             sweeper.withdraw,
             holding.expire,

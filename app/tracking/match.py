@@ -85,8 +85,8 @@ MOVE = sa.text("""
 UPDATE message SET state = :state, reason = :reason, updated_at = :now
 WHERE id = ANY(CAST(:ids AS uuid[])) AND state = ANY(CAST(:before AS text[])) RETURNING channel, coalesce(gateway, 'none'), type
 """)
-# Two binds that store the two last parts of a message at once do not see each other's: whoever looks at all parts waits for whoever has just done so and
-# has not committed, and looks after him. A statement of its own, for a statement sees nothing that was committed after it had begun.
+# Two binds that store the last two parts of a message at once do not see each other's: whoever misses a part waits for whoever else has missed one and
+# has not committed yet, and looks again. A statement of its own, for a statement sees nothing that was committed after it had begun.
 ONE_BY_ONE = sa.text("SELECT FROM message WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE")
 PARTS = sa.text("""
 SELECT message_id, part, array_agg(state ORDER BY at) AS states, array_agg(reason ORDER BY at) AS reasons FROM receipt
@@ -278,13 +278,21 @@ async def move_to(session: Executor, targets: Mapping[tuple[str, str | None], li
 
 async def _whole(session: Executor, news: Sequence[News]) -> dict[UUID, tuple[str, str | None]]:
     """The states of messages of several parts, with the news."""
-    ids = list({item.home.message_id for item in news})
-    await session.execute(ONE_BY_ONE, {"ids": ids})
-    known = await known_parts(session, ids)
-    for item in news:  # what was parked is not among the matched ones yet
+    count = {item.home.message_id: item.home.parts for item in news}
+    whole = states_of(await _known_with(session, news), count)
+    if missing := count.keys() - whole.keys():
+        await session.execute(ONE_BY_ONE, {"ids": list(missing)})
+        whole |= states_of(await _known_with(session, [item for item in news if item.home.message_id in missing]), count)
+    return whole
+
+
+async def _known_with(session: Executor, news: Sequence[News]) -> Known:
+    """What is known of these messages. What was parked is not among the matched ones yet."""
+    known = await known_parts(session, list({item.home.message_id for item in news}))
+    for item in news:
         assert item.state is not None
         known[item.home.message_id][item.home.part].append((item.state, item.reason))
-    return states_of(known, {item.home.message_id: item.home.parts for item in news})
+    return known
 
 
 async def known_parts(session: Executor, ids: list[UUID]) -> Known:

@@ -24,9 +24,12 @@ from app.tracking.match import bad_parts, by_state, known_parts, move_to, states
 from app.tracking.rules import GatewayRules
 
 BATCH = 2000
-SLICES = 20  # that one step goes through at most
+SPELL = 2.0  # seconds after which a step begins no second slice of a gateway: the other sweeps wait for it
 EVERY = 15.0  # seconds between two looks, when the last one had come to its end
-SHORTEST, FIRST, LONGEST = timedelta(seconds=1), timedelta(minutes=1), timedelta(days=1)
+# Times to live from minutes to days lie side by side in the table: a look may have to read what was made in all that time. It rests so many times as long as
+# it took, or else it would be read all day for news that is a day old.
+RESTS = 50.0
+SHORTEST, FIRST, LONGEST = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)
 LOOK_BACK = timedelta(days=7)  # where a gateway without a mark begins
 
 MADE = sa.text("INSERT INTO sweep_mark (name, upto) VALUES (:name, :upto) ON CONFLICT DO NOTHING")
@@ -72,12 +75,12 @@ class Silence:
         async with self._database.transaction() as session:
             await self._rules.refresh(session)
             longest_life = timedelta(seconds=int((await session.execute(LONGEST_LIFE)).scalar_one()))
-        seen, is_done = 0, True
+        seen, is_done, began = 0, True, time.monotonic()
         for passage in self._passages(clock(), longest_life):
-            number, done = await self._go(passage)
+            number, done = await self._go(passage, began + SPELL)
             seen, is_done = seen + number, is_done and done
         if is_done:
-            self._next = time.monotonic() + EVERY
+            self._next = time.monotonic() + max(EVERY, RESTS * (time.monotonic() - began))
         return seen
 
     def _passages(self, moment: datetime, longest_life: timedelta) -> list[Passage]:
@@ -90,15 +93,14 @@ class Silence:
                 passages.append(Passage(f"given_up:{name}", name, moment - rules.receipt_timeout - rules.longest_validity, GIVEN_UP))
         return passages
 
-    async def _go(self, passage: Passage) -> tuple[int, bool]:
-        """Go on from the mark. How many messages there were, and whether the limit was reached."""
+    async def _go(self, passage: Passage, until: float) -> tuple[int, bool]:
+        """Go on from the mark, by one slice at least. How many messages there were, and whether the limit was reached."""
         seen = 0
-        for _ in range(SLICES):
+        while True:
             number, done = await self._database.again(lambda session: self._slice(session, passage))
             seen += number
-            if done or number == BATCH:
+            if done or number == BATCH or time.monotonic() > until:
                 return seen, done
-        return seen, False
 
     async def _slice(self, session: AsyncSession, passage: Passage) -> tuple[int, bool]:
         await session.execute(MADE, {"name": passage.mark, "upto": passage.limit - LOOK_BACK})

@@ -230,6 +230,7 @@ def upgrade() -> None:
     op.execute(STOPPED_SINCE)
     op.execute(NEXT_JOINT_REFERENCE)
 
+
 def downgrade() -> None:
     op.execute("DROP FUNCTION next_joint_reference(text, timestamptz)")
     op.execute("DROP FUNCTION stopped_since(uuid, text)")

@@ -1,7 +1,6 @@
 """Receipts that several processes have in hand at the same moment."""
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest

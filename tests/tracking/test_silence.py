@@ -21,6 +21,7 @@ MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 @pytest.fixture(autouse=True)
 def _often(monkeypatch):
     monkeypatch.setattr(silence, "EVERY", 0.0)
+    monkeypatch.setattr(silence, "RESTS", 0.0)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import struct
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
@@ -93,8 +93,8 @@ class Madhouse:
         kind = "taken"
         if self.is_mad:
             kinds = {
-                "taken": 3000, "put off": 60, "refused": 20, "silent": 20, "late": 20, "twice": 20, "stranger": 8, "nack": 6, "blind nack": 2, "bare": 6,
-                "slow": 40, "receipt": 40, "pieces": 20, "unbind": 4, "unbind and shut": 2, "reset": 5, "garbage": 2, "half": 2, "enquire": 10,
+                "taken": 3000, "put off": 150, "refused": 20, "silent": 20, "late": 20, "twice": 20, "stranger": 8, "nack": 6, "blind nack": 2, "bare": 6,
+                "slow": 40, "receipt": 200, "pieces": 20, "unbind": 4, "unbind and shut": 2, "reset": 5, "garbage": 2, "half": 2, "enquire": 10,
             }  # fmt: skip
             (kind,) = self.dice.choices(list(kinds), list(kinds.values()))
         self.events[kind] += 1
