@@ -22,6 +22,7 @@ from app.gateways.health import Health
 from app.gateways.models import Gateway
 from app.gateways.settings import smpp_settings
 from app.sending.bind_lane import open_bind_lane
+from app.sending.claim import push_on
 from app.sending.flush import Record
 from app.sending.lane import GRACE, WATCH, Lane, pause
 from app.sending.outcome import Outcome, is_gateways_fault
@@ -116,8 +117,17 @@ class BindStation:
             await asyncio.gather(keeper, return_exceptions=True)
 
     async def _keep(self, slot: Slot, lane: Lane) -> None:
-        while await slot.renew(self._database, self._said(lane)):
+        while await self._renew(slot, lane):
             await asyncio.sleep(RENEW)
+
+    async def _renew(self, slot: Slot, lane: Lane) -> bool:
+        """Push on our hold of the slot, and the leases of what the wire has for long: as long as we live, nobody else says `unknown` or sends it once more."""
+        if not await slot.renew(self._database, self._said(lane)):
+            return False
+        if ids := lane.delivery.long_at_work:
+            async with self._database.transaction() as session:
+                await push_on(session, [slot.fence], ids, lane.delivery.lease)
+        return True
 
     async def _look(self) -> Gateway | None:
         """The gateway as it stands, and the types up to date with it."""
@@ -163,7 +173,7 @@ class BindStation:
                     self._changed.clear()
                     # A database that does not answer at all must not keep us bound beyond the end of our hold.
                     async with asyncio.timeout(max(0.1, slot.until - time.monotonic())):
-                        kept = await slot.renew(self._database, self._said(lane))
+                        kept = await self._renew(slot, lane)
                     if not kept:
                         log.warning("slot_lost", gateway=self._gateway, slot=self._number)
                         return

@@ -46,6 +46,10 @@ WITH due AS MATERIALIZED ({DUE}), fitting AS (
 ), mine AS ({TAKE.format(ids="ARRAY(SELECT message_id FROM fitting WHERE upto <= :room OR upto = parts)")})
 {HAND_OVER.format(due="(SELECT count(*) FROM due)")}
 """)
+PUSH_ON = sa.text("""
+UPDATE outbox SET lease_until = now() + :lease
+WHERE message_id = ANY(CAST(:ids AS uuid[])) AND claimed_by = ANY(CAST(:owners AS uuid[])) AND state = 'sending'
+""")
 UNCLAIM = sa.text("""
 UPDATE outbox SET state = 'queued', claimed_by = NULL, lease_until = NULL
 WHERE claimed_by = :owner AND state = 'sending' AND message_id <> ALL(CAST(:in_hand AS uuid[])) RETURNING message_id
@@ -88,6 +92,7 @@ class Claimed:
     began: float = 0.0  # monotonic, for the histogram
     room: int = 0  # what the wire counted for it
     due: int = 0  # how many were due when it was claimed, itself included
+    told: bool = False  # the wire has said what came of it
     put_back: bool = False  # its outcome makes it due again
     reserved: Reserved | None = None
 
@@ -102,3 +107,8 @@ async def claim_due(session: Executor, gateway: str, owner: UUID, room: int, now
 async def unclaim(session: Executor, owner: UUID, in_hand: list[UUID]) -> list[UUID]:
     """Give back what was claimed without our knowing (the answer to a commit was lost): none of it was written to the wire. Which ones."""
     return list((await session.execute(UNCLAIM, {"owner": owner, "in_hand": in_hand})).scalars())
+
+
+async def push_on(session: Executor, owners: list[UUID], ids: list[UUID], lease: timedelta) -> None:
+    """Begin the leases of these anew: whoever has them on the wire lives. Those that are somebody else's by now stay as they are."""
+    await session.execute(PUSH_ON, {"owners": owners, "ids": ids, "lease": lease})

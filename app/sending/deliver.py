@@ -25,6 +25,7 @@ log = structlog.get_logger()
 
 PACE = 0.005  # seconds between the beginnings of two claims: room comes back by the piece, and a claim costs the same for one as for twenty
 IDLE = 2.0  # seconds between two looks round when nobody pokes: the guarantee that needs no Redis
+STILL_OUT = timedelta(seconds=30)
 BROKEN = 1.0  # seconds of rest after a claim that failed
 
 
@@ -72,11 +73,21 @@ class Delivery:
         """The messages that an outcome may still be written for: their leases may be pushed on."""
         return [message_id for message_id in self._in_hand if message_id not in self._unwritten]
 
+    @property
+    def long_at_work(self) -> list[UUID]:
+        """Those of them of whose lease half is over: long messages in a small window, or one that a pause of the far side keeps back."""
+        since = time.monotonic() - self._lease.total_seconds() / 2
+        return [claimed.id for claimed in self._in_hand.values() if claimed.began < since and claimed.id not in self._unwritten]
+
+    @property
+    def lease(self) -> timedelta:
+        return self._lease
+
     def came(self, key: UUID, outcome: Outcome) -> None:
         """The wire says what came of a message."""
         claimed = self._in_hand.get(key)
         if claimed is not None:
-            claimed.put_back = isinstance(outcome, Deferred)
+            claimed.told, claimed.put_back = True, isinstance(outcome, Deferred)
             self._flusher.outcome(claimed, outcome)
 
     def done(self, claimed: Claimed, *, written: bool) -> int:
@@ -127,6 +138,11 @@ class Delivery:
         began = time.monotonic()
         for claimed in batch:
             claimed.began = began
+            earlier = self._in_hand.get(claimed.id)
+            if earlier is not None and not earlier.told and earlier.id not in self._unwritten:
+                # Its lease has ended while it was on the wire, and somebody queued it again. Twice on one wire, its outcomes could not be told apart.
+                self._flusher.outcome(claimed, Deferred("still_on_the_wire", STILL_OUT, spends_attempt=False))
+                continue
             self._in_hand[claimed.id] = claimed
             try:
                 claimed.room = self._ship(claimed)

@@ -14,7 +14,7 @@ from app.core.db import Database
 from app.core.secrets import SecretBox
 from app.gateways.models import Gateway
 from app.gateways.settings import smtp_settings
-from app.sending.claim import Claimed
+from app.sending.claim import Claimed, push_on
 from app.sending.deliver import Delivery
 from app.sending.flush import Flusher
 from app.sending.lane import GRACE, WATCH, Lane, pause
@@ -27,10 +27,6 @@ log = structlog.get_logger()
 # A mail server may take ten minutes to answer; the lease is short, and pushed on while this process lives.
 MAIL_LEASE = timedelta(seconds=60)
 MAIL_RENEW = 15.0
-LEASES = sa.text("""
-UPDATE outbox SET lease_until = now() + :lease
-WHERE message_id = ANY(CAST(:ids AS uuid[])) AND claimed_by = ANY(CAST(:owners AS uuid[])) AND state = 'sending'
-""")
 
 
 class MailStation:
@@ -68,7 +64,7 @@ class MailStation:
         if time.monotonic() - self._renewed > MAIL_RENEW:
             async with self._database.transaction() as session:
                 ids = [message_id for _, lane in self._lanes.values() for message_id in lane.delivery.at_work]
-                await session.execute(LEASES, {"lease": MAIL_LEASE, "owners": list(self._owners), "ids": ids})
+                await push_on(session, list(self._owners), ids, MAIL_LEASE)
             self._renewed = time.monotonic()
 
     async def _follow(self) -> None:

@@ -150,20 +150,28 @@ async def settle(session: Executor, owner: UUID, policy: Policy, outcomes: list[
     only_taken = list(ends) == [(State.ACCEPTED, None)] and not back and not again
     if not only_taken:
         await SUBMISSIONS.run(session, submissions)
+    moved = set[UUID]()
     for (state, why), group in ends.items():
-        await _end(session, owner, policy.gateway, state, why, group, now, settled, SUBMISSIONS.arrays(submissions) if only_taken else None)
+        moved |= await _end(session, owner, policy.gateway, state, why, group, now, settled, SUBMISSIONS.arrays(submissions) if only_taken else None)
     if back:
         columns = dict(zip(("ids", "tries", "not_befores", "attempts"), map(list, zip(*back, strict=True)), strict=True))
-        moved = set((await session.execute(PUT_BACK, columns | {"owner": owner, "sending": [State.SENDING.value]})).scalars())
+        put_back = set((await session.execute(PUT_BACK, columns | {"owner": owner, "sending": [State.SENDING.value]})).scalars())
         # While the second try was out there may have been news of the first.
-        settled.resent += [claimed.id for claimed, said in outcomes if isinstance(said, Deferred) and claimed.resent and claimed.id in moved]
-        # After the rows themselves: so do claims, and nobody waits for a row while he keeps a budget.
-        await give_back(session, [c.reserved for c, said in outcomes if isinstance(said, Deferred) and c.reserved is not None and c.id in moved])
+        settled.resent += [claimed.id for claimed, _ in outcomes if claimed.resent and claimed.id in put_back]
+        moved |= put_back
     if again:
         await _once_more(session, owner, policy.gateway, again, now, settled)
     if recount := [(claimed.id, claimed.room) for group in ends.values() for claimed in group if is_cut_otherwise(claimed)]:
         await session.execute(RECOUNT, dict(zip(("ids", "parts"), map(list, zip(*recount, strict=True)), strict=True)))
+    # After the rows themselves: so do claims, and nobody waits for a row while he keeps a budget.
+    await give_back(session, [claimed.reserved for claimed, said in outcomes if claimed.reserved is not None and claimed.id in moved and is_unsent(said)])
     return settled
+
+
+def is_unsent(outcome: Outcome) -> bool:
+    """Whether nothing of it can have cost anything: the far side would not have it now, or we ourselves would not send it. A refusal for good by the
+    far side may be on its bill."""
+    return isinstance(outcome, Deferred) or (isinstance(outcome, Refused) and not outcome.code and not any(outcome.ids))
 
 
 def end_of(claimed: Claimed, outcome: Accepted | Refused | Unknown) -> tuple[State, str | None]:
@@ -201,10 +209,12 @@ async def _end(
     now: datetime,
     settled: Settled,
     parts: dict[str, list[Any]] | None,
-) -> None:
+) -> set[UUID]:
+    """Which of them were still ours to end."""
     values: dict[str, Any] = {"ids": [c.id for c in group], "owner": owner, "state": state.value, "reason": reason, "gateway": gateway, "now": now}
     values |= {"sending": [State.SENDING.value]} | (parts or {})
     moved = dict(tuple(row) for row in (await session.execute(MOVE if parts is None else TAKEN, values)).all())
+    ours = set(moved)
     late = [claimed.id for claimed in group if claimed.id not in moved]
     if late and state is State.ACCEPTED:
         guard = {"ids": late, "state": state.value, "reason": reason, "now": now, "unknown": before(State.ACCEPTED)}
@@ -216,6 +226,7 @@ async def _end(
     for claimed in group:
         if claimed.id in moved:
             settled.moved[claimed.channel, gateway, claimed.type, state] += 1
+    return ours
 
 
 async def _once_more(session: Executor, owner: UUID, gateway: str, again: list[Claimed], now: datetime, settled: Settled) -> None:

@@ -20,7 +20,7 @@ from app.core.db import Database
 from app.core.ids import first_id_at, new_id
 from app.notifications.rows import CHANGES
 from app.notifications.states import State
-from app.tracking.match import bad_parts, by_state, known_parts, move_to, states_of
+from app.tracking.moves import bad_parts, by_state, known_parts, move_to, states_of
 from app.tracking.rules import GatewayRules
 
 BATCH = 2000

@@ -23,7 +23,8 @@ from app.notifications.states import State
 from app.notifications.withdraw import withdraw
 from app.tracking.clear_up import clear_up
 from app.tracking.inbound import give_up_parts
-from app.tracking.match import revisit, take_home
+from app.tracking.match import take_home
+from app.tracking.moves import revisit
 from app.tracking.rules import GatewayRules
 from app.tracking.silence import Silence
 

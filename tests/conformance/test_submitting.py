@@ -12,8 +12,8 @@ from tests.conformance.conftest import until
 
 async def test_c01_an_smsc_that_never_answers_gets_a_window_and_each_message_one_doubt(works, play):
     smsc = await play({"on": "submit", "silent": True}, {"on": "bind", "when": {"nth": 2}, "silent": True})
-    await works.open(smsc, window=10, profile={"response_timeout": 0.4, "reconnect_after_timeouts": 10, "bind_timeout": 5})
     await works.tell(25)
+    await works.open(smsc, window=10, profile={"response_timeout": 0.4, "reconnect_after_timeouts": 10, "bind_timeout": 60})
 
     await works.until(unknown=10, queued=15)
     await asyncio.sleep(0.5)

@@ -12,7 +12,7 @@ from app.core.clock import now
 from app.notifications.hold import Holding
 from app.sending.budget_watch import BudgetWatch
 from app.sending.budgets import Budgets, Limit, midnight_after
-from app.sending.outcome import Accepted, Deferred
+from app.sending.outcome import Accepted, Deferred, Refused, Unknown
 from tests.builders.accounts import an_account
 from tests.builders.gateways import an_smpp_gateway
 from tests.builders.messages import a_message, one, rows, run, state_of, write
@@ -155,6 +155,20 @@ async def test_what_was_taken_stays_spent(database):
     await write(database, owner, (claimed, Accepted(("1",))))
 
     assert await spent(database) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "left"), [(Refused("bad_text"), 0), (Refused("refused", "0x0000000B"), 1), (Refused("bad_text", ids=("17", "")), 1), (Unknown(), 1)]
+)
+async def test_what_we_ourselves_would_not_send_is_given_back_and_what_may_be_on_the_bill_is_not(database, outcome, left):
+    owner = uuid4()
+    await a_message(database)
+    (claimed,) = await claim(budgets(database, parts=5), owner=owner)
+
+    for _ in range(2):
+        await write(database, owner, (claimed, outcome))
+
+    assert await spent(database) == (left, 0)
 
 
 async def test_claim_whose_answer_was_lost_is_given_back_with_its_share(database):

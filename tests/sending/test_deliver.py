@@ -7,9 +7,11 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
+from app.sending.claim import push_on
 from app.sending.deliver import Delivery
 from app.sending.flush import Flusher
 from app.sending.outcome import Accepted, Deferred
+from app.tracking.match import record
 from tests.builders.messages import POLICY, a_message, one, rows, run, state_of
 
 
@@ -46,7 +48,7 @@ class HandWire:
 class Desk:
     def __init__(self, database, room):
         self.database, self.wire, self.owner, self.sure = database, HandWire(room), uuid4(), True
-        self.flusher = Flusher(database, self.owner, POLICY, release=self.done)
+        self.flusher = Flusher(database, self.owner, POLICY, release=self.done, record=record)
         self.delivery = Delivery(
             database, self.wire, self.owner, POLICY, self.flusher, ship=self.wire.ship, lease=timedelta(minutes=1), may_claim=lambda: self.sure
         )
@@ -223,3 +225,38 @@ async def test_stopped_loop_claims_nothing_more(database, open_desk):
     await asyncio.sleep(0.2)
 
     assert desk.wire.shipped == []
+
+
+async def test_message_whose_lease_ended_while_it_is_out_is_not_put_on_the_wire_a_second_time(database, open_desk):
+    message = await a_message(database)
+    desk = await open_desk()
+    (first,) = await desk.shipped(1)
+    await run(database, "UPDATE outbox SET state = 'queued', claimed_by = NULL, resent = true, tries = tries + 1")  # as the sweeper does with `resend_once`
+    desk.delivery.poke()
+
+    await asyncio.sleep(0.5)
+
+    assert len(desk.wire.shipped) == 1
+    assert (await one(database, "SELECT state FROM outbox")).state == "queued"
+    desk.answer(first, Accepted(("1",)))
+    await asyncio.sleep(0.3)
+    assert desk.wire.used == 0
+    assert await state_of(database, message) == ("accepted", None)
+    assert await rows(database, "SELECT * FROM outbox") == []
+
+
+async def test_leases_of_what_the_wire_has_for_long_can_be_pushed_on(database, open_desk):
+    await a_message(database)
+    desk = await open_desk()
+    (first,) = await desk.shipped(1)
+    assert desk.delivery.long_at_work == []
+    first.began -= 31  # of a minute's lease
+    await run(database, "UPDATE outbox SET lease_until = now()")
+
+    assert desk.delivery.long_at_work == [first.id]
+    async with database.transaction() as session:
+        await push_on(session, [desk.owner], desk.delivery.long_at_work, desk.delivery.lease)
+        await push_on(session, [uuid4()], [first.id], timedelta(hours=1))  # somebody else's
+
+    assert (await one(database, "SELECT lease_until - now() AS left FROM outbox")).left > timedelta(seconds=50)
+    assert (await one(database, "SELECT lease_until - now() AS left FROM outbox")).left < timedelta(seconds=70)

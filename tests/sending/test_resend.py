@@ -13,7 +13,7 @@ from app.notifications.hold import Holding
 from app.sending.late import Late, settle_late
 from app.sending.outcome import Accepted, Deferred, Refused, Unknown
 from app.sending.settle import Settled
-from app.tracking.match import revisit
+from app.tracking.moves import revisit
 from app.tracking.sweeps import Sweeper
 from tests.builders.gateways import an_smpp_gateway
 from tests.builders.messages import POLICY, a_message, claim, one, rows, run, state_of, write
