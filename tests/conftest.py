@@ -11,6 +11,7 @@ import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
+import structlog
 
 from app.core.auth import Role, cabinet_token, create_key
 from app.core.config import Settings
@@ -25,6 +26,8 @@ TEMPLATE = "vestnik_template"
 def pytest_configure() -> None:
     for name in [name for name in os.environ if name.startswith("VESTNIK_")]:
         del os.environ[name]  # a developer's own settings are no part of a test
+    # Without this an exception is drawn with the values of all variables, which takes seconds and holds the event loop up.
+    structlog.configure(processors=[structlog.processors.add_log_level, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)])
 
 
 @pytest.fixture(scope="session")

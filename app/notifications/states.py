@@ -44,6 +44,13 @@ NEXT: dict[State, frozenset[State]] = {
     State.CANCELLED: frozenset(),
 }
 
+# Beside NEXT, for messages that wait for their one second try: silence has left them in doubt already. Not a part of it, for its rows are the guards of
+# messages that have left the outbox.
+SECOND_TRY: dict[State, frozenset[State]] = {
+    State.HELD: frozenset({State.UNKNOWN, State.ACCEPTED}),
+    State.QUEUED: frozenset({State.UNKNOWN, State.ACCEPTED}),
+}
+
 IN_OUTBOX = frozenset({State.HELD, State.QUEUED, State.SENDING})
 
 

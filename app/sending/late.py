@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from app.core.db import Executor
 from app.core.ids import new_id
-from app.notifications.states import State, before
+from app.notifications.states import SECOND_TRY, State, before
 from app.sending.settle import ID_LENGTH, Policy, Settled, clean
 
 LEARN = sa.text("""
@@ -69,7 +69,7 @@ async def settle_late(session: Executor, policy: Policy, answers: Sequence[Late]
     settled.gateway_message_ids += [identity for identity in identities if identity]
     if not learned:
         return
-    values = {"ids": learned, "waiting": [State.HELD.value, State.QUEUED.value], "unknown": before(State.ACCEPTED), "accepted": State.ACCEPTED.value}
+    values = {"ids": learned, "waiting": [state.value for state in SECOND_TRY], "unknown": before(State.ACCEPTED), "accepted": State.ACCEPTED.value}
     moved = (await session.execute(TAKEN, values | {"gateway": policy.gateway, "now": now})).all()
     settled.resent += set(learned).difference(row.id for row in moved)  # of some a part is known now: no second try is made of them
     if moved:
