@@ -215,10 +215,10 @@ class ReceiptReader:
         self._read_text(receipt, text[:_LONGEST_TEXT])
         if tlvs:
             self._read_tlvs(receipt, tlvs)
+        receipt.gateway_message_id = self._normalise(receipt.gateway_message_id)
         if not (receipt.gateway_message_id or receipt.stat):
             return receipt
         receipt.kind = "receipt"
-        receipt.gateway_message_id = self._normalise(receipt.gateway_message_id)
         receipt.stat = word = receipt.stat.upper()
         meaning = self._states.get(word)
         receipt.is_known_word = meaning is not None

@@ -279,3 +279,11 @@ def test_mutated_receipts_never_raise_and_take_no_memory():
 def test_text_as_long_as_a_pdu_allows_is_read_without_running_away(text):
     # A pattern that backtracks would be at it for hours.
     assert read(tail=wire.tlv(0x0424, text[:65_535])).kind in ("receipt", "unreadable")
+
+
+def test_receipt_whose_id_is_nothing_but_white_space_cannot_be_read():
+    body = b"\x00\x01\x0179161234567\x00\x05\x00MyISP\x00\x04\x00\x00" + b"\x00\x1e\x00\x01\t"
+
+    receipt = ReceiptReader(Profile()).read(0x103, 7, body, lambda *_: None)
+
+    assert receipt.kind == "unreadable"
