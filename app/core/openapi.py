@@ -88,7 +88,7 @@ def _complete(operation: dict[str, Any], path: str, method: str, route: APIRoute
         operation["security"] = [{"cabinet" if cabinet else "key": []}]
         operation["x-scope"] = scope.scope
         statuses = [400, 401, 403, 422, 429, 503]
-        if "{" in path or cabinet:
+        if "{" in path or cabinet or method == "delete":
             statuses.append(404)
         if method != "get":
             statuses += [409, 413, 415]
