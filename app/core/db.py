@@ -165,6 +165,11 @@ def as_utc(value: datetime | None) -> str | None:
     return value.isoformat().replace("+00:00", "Z") if value else None
 
 
+def column_of(values: Sequence[Any]) -> list[Any]:
+    """A column for `unnest`, which makes up for missing elements with nulls: one of nothing but nulls need not be sent at all."""
+    return [] if values[0] is None and values.count(None) == len(values) else list(values)
+
+
 class BulkInsert:
     """INSERT of many rows in one statement: a column is an array, `unnest` makes them rows again (15 times faster than VALUES of 500 rows).
 
@@ -179,7 +184,7 @@ class BulkInsert:
 
     def arrays(self, rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
         """The rows as the statement's parameters."""
-        return dict(zip(self._names, map(list, zip(*rows, strict=True)), strict=True)) if rows else {name: [] for name in self._names}
+        return dict(zip(self._names, map(column_of, zip(*rows, strict=True)), strict=True)) if rows else {name: [] for name in self._names}
 
     async def run(self, session: Executor, rows: Sequence[Sequence[Any]]) -> sa.Result[Any] | None:
         if not rows:

@@ -9,7 +9,7 @@ that second try says nothing about the first: only an acceptance makes it better
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, assert_never
@@ -17,7 +17,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.core.db import BulkInsert, Executor
+from app.core.db import BulkInsert, Executor, column_of
 from app.core.ids import new_id
 from app.gateways.profile import Profile
 from app.notifications.states import State, before
@@ -54,8 +54,14 @@ UPDATE message SET state = :state, reason = :reason, gateway = :gateway, updated
 WHERE id = ANY(ARRAY(SELECT message_id FROM gone)) RETURNING id, address = '' AS erased
 """)
 # The usual flush, nothing but taken messages: their parts and their state in one round trip.
-TAKEN = sa.text(f"""
-WITH parts AS ({SUBMISSIONS.sql}), gone AS (
+TAKEN = sa.text("""
+WITH parts AS (
+    INSERT INTO submission (message_id, n, part, parts, gateway, receipt_group, gateway_message_id, destination, outcome, claimed_at, at)
+    SELECT message_id, n, part, parts, :gateway, :receipt_group, gateway_message_id, destination, 'accepted', claimed_at, :now
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:ns AS smallint[]), CAST(:parts AS smallint[]), CAST(:counts AS smallint[]), CAST(:gateway_message_ids AS text[]),
+                CAST(:destinations AS bigint[]), CAST(:claimed_ats AS timestamptz[]))
+        AS given(message_id, n, part, parts, gateway_message_id, destination, claimed_at) ON CONFLICT DO NOTHING
+), gone AS (
     DELETE FROM outbox WHERE message_id = ANY(CAST(:ids AS uuid[])) AND claimed_by = :owner AND state = ANY(CAST(:sending AS text[])) RETURNING message_id
 )
 UPDATE message SET state = :state, reason = :reason, gateway = :gateway, updated_at = :now
@@ -152,7 +158,7 @@ async def settle(session: Executor, owner: UUID, policy: Policy, outcomes: list[
         await SUBMISSIONS.run(session, submissions)
     moved = set[UUID]()
     for (state, why), group in ends.items():
-        moved |= await _end(session, owner, policy.gateway, state, why, group, now, settled, SUBMISSIONS.arrays(submissions) if only_taken else None)
+        moved |= await _end(session, owner, policy.gateway, state, why, group, now, settled, taken_parts(submissions) if only_taken else None)
     if back:
         columns = dict(zip(("ids", "tries", "not_befores", "attempts"), map(list, zip(*back, strict=True)), strict=True))
         put_back = set((await session.execute(PUT_BACK, columns | {"owner": owner, "sending": [State.SENDING.value]})).scalars())
@@ -208,7 +214,7 @@ async def _end(
     group: list[Claimed],
     now: datetime,
     settled: Settled,
-    parts: dict[str, list[Any]] | None,
+    parts: dict[str, Any] | None,
 ) -> set[UUID]:
     """Which of them were still ours to end."""
     values: dict[str, Any] = {"ids": [c.id for c in group], "owner": owner, "state": state.value, "reason": reason, "gateway": gateway, "now": now}
@@ -258,6 +264,13 @@ def wait(claimed: Claimed, outcome: Deferred, policy: Policy) -> timedelta:
     doubled = min(policy.backoff_min * 2 ** min(claimed.attempts, 16), policy.backoff_max)
     longest: timedelta = max(doubled, outcome.retry_in)
     return longest * random.uniform(0.9, 1.1)
+
+
+def taken_parts(rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    """What differs between parts that were taken, and their group: the other parameters of TAKEN stand in `_end`."""
+    ids, ns, parts, counts, _, groups, gateway_message_ids, destinations, _, _, _, _, claimed_ats, _ = zip(*rows, strict=True)
+    columns = {"ids": ids, "ns": ns, "parts": parts, "counts": counts, "gateway_message_ids": gateway_message_ids, "destinations": destinations}
+    return {name: column_of(values) for name, values in (columns | {"claimed_ats": claimed_ats}).items()} | {"receipt_group": groups[0]}
 
 
 def submission_rows(claimed: Claimed, outcome: Outcome, policy: Policy, now: datetime) -> list[tuple[Any, ...]]:

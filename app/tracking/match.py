@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from app.core import metrics
 from app.core.clock import now as clock
-from app.core.db import Executor
+from app.core.db import Executor, column_of
 from app.core.ids import new_id
 from app.notifications.states import NEXT, State, before
 from app.sending.settle import ID_LENGTH, Policy, clean
@@ -151,10 +151,10 @@ def received(policy: Policy, receipts: Sequence[WireReceipt], settled_ids: Seque
         "readable": readable,
         "stats": [clean(r.stat, 32) if good else "" for r, good in zip(receipts, readable, strict=True)],
         "states": [r.state if good else None for r, good in zip(receipts, readable, strict=True)],
-        "reasons": [clean(r.reason, 64) or None if good else None for r, good in zip(receipts, readable, strict=True)],
-        "errors": [clean(r.error, 32) or None if good else None for r, good in zip(receipts, readable, strict=True)],
+        "reasons": column_of([clean(r.reason, 64) or None if good else None for r, good in zip(receipts, readable, strict=True)] or [None]),
+        "errors": column_of([clean(r.error, 32) or None if good else None for r, good in zip(receipts, readable, strict=True)] or [None]),
         "destinations": [r.address if not r.is_poison else None for r in receipts],
-        "references": [r.user_message_reference if good else None for r, good in zip(receipts, readable, strict=True)],
+        "references": column_of([r.user_message_reference if good else None for r, good in zip(receipts, readable, strict=True)] or [None]),
         "raws": [r.raw for r in receipts],
         "gateway": policy.gateway,
         "now": moment,
