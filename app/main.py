@@ -27,6 +27,8 @@ from app.core.wakeups import Wakeups
 from app.desk import erasure, event_view, keys, suppressions
 from app.events import api as events
 from app.events.intake import Intake
+from app.forecasts import api as forecasts
+from app.forecasts import cabinet as own_forecast
 from app.gateways import api as gateways
 from app.gateways import ranges_api, routes_api
 from app.notifications import api as messages
@@ -44,6 +46,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     accounts.router,
     consents_api.router,
     erasure.router,
+    forecasts.router,
     templates.router,
     gateways.router,
     routes_api.router,
@@ -57,6 +60,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     budgets.router,
     keys.router,
     cabinet.router,
+    own_forecast.router,
 )
 
 

@@ -4,10 +4,11 @@ from app.accounts import models as accounts
 from app.catalogue import models as catalogue
 from app.core import models as core
 from app.events import models as events
+from app.forecasts import models as forecasts
 from app.gateways import models as gateways
 from app.notifications import models as notifications
 from app.rendering import models as rendering
 from app.sending import models as sending
 from app.tracking import models as tracking
 
-__all__ = ["accounts", "catalogue", "core", "events", "gateways", "notifications", "rendering", "sending", "tracking"]
+__all__ = ["accounts", "catalogue", "core", "events", "forecasts", "gateways", "notifications", "rendering", "sending", "tracking"]

@@ -4,6 +4,7 @@
     plan                     PlanStation    events -> messages
     mail                     MailStation    every SMTP gateway: claim, send, settle
     smpp:<gateway>:<slot>    BindStation    one bind: claim, submit, settle, receipts
+    scan                     ScanStation    forecasts: who will have to be told, asked of all accounts
     cron                     SweepStation   held messages, leases, parked receipts, a look at the queues
 
 A queue is an arq worker whose one job, `wake`, pokes the station; `cron` has arq's cron beside it. The work itself is in PostgreSQL: a station looks
@@ -33,9 +34,13 @@ from app.core.errors import ConfigurationError
 from app.core.ids import new_id
 from app.core.metrics_port import MetricsPort
 from app.core.secrets import SecretBox
-from app.core.wakeups import CRON, MAIL, PLAN, Wakeups, bind_queue, pack, redis_settings, unpack
+from app.core.wakeups import CRON, MAIL, PLAN, SCAN, Wakeups, bind_queue, pack, redis_settings, unpack
+from app.desk.appraise import Appraiser
+from app.forecasts.forget import OldScans
+from app.forecasts.station import ScanStation
 from app.notifications.hold import Holding
 from app.notifications.plan import BATCH, Planner
+from app.notifications.reminders import Reminders
 from app.notifications.stops import Switch
 from app.sending.bind_station import BindStation
 from app.sending.budget_watch import BudgetWatch
@@ -106,8 +111,18 @@ class PlanStation:
 class SweepStation:
     """Runs the sweeps on every tick of arq's cron, and by itself when no tick has come for a while (Redis away)."""
 
-    def __init__(self, holding: Holding, sweeper: Sweeper, switch: Switch, budgets: BudgetWatch, references: References, traces: Traces) -> None:
-        self._often = (holding.release, sweeper.match_parked)
+    def __init__(
+        self,
+        holding: Holding,
+        sweeper: Sweeper,
+        switch: Switch,
+        budgets: BudgetWatch,
+        references: References,
+        traces: Traces,
+        reminders: Reminders,
+        scans: OldScans,
+    ) -> None:
+        self._often = (holding.release, sweeper.match_parked, reminders.follow)
         self._seldom: tuple[Callable[[], Awaitable[Any]], ...] = (
             switch.follow,
             sweeper.end_leases,
@@ -120,6 +135,7 @@ class SweepStation:
             budgets.follow,
             references.forget,
             traces.forget,
+            scans.forget,
             sweeper.look,
         )
         self._ticked = time.monotonic()
@@ -184,12 +200,16 @@ class Office:
                 BudgetWatch(self.database, ZoneInfo(self.settings.timezone)),
                 References(self.database),
                 Traces(self.database),
+                Reminders(self.database, self.settings, self.wakeups),
+                OldScans(self.database),
             )
+        if queue == SCAN:
+            return ScanStation(self.database, self.settings, self.wakeups, Appraiser(self.settings))
         kind, _, rest = queue.partition(":")
         gateway, _, slot = rest.rpartition(":")
         if kind == "smpp" and gateway and slot.isdigit():
             return BindStation(self.database, self.secrets, gateway, int(slot), record, ZoneInfo(self.settings.timezone))
-        raise ConfigurationError(f"there is no queue {queue!r}: plan, mail, cron, or smpp:<gateway>:<slot>")
+        raise ConfigurationError(f"there is no queue {queue!r}: plan, mail, cron, scan, or smpp:<gateway>:<slot>")
 
     def open(self, queue: str) -> None:
         self.stations[queue] = station = self.make(queue)
@@ -275,7 +295,7 @@ async def run_worker(settings: Settings, queues: list[str], metrics_port: int | 
     try:
         port = await metrics_server.start(metrics_port)
         await start_series(office)
-        for queue in queues or (PLAN, MAIL, CRON):
+        for queue in queues or (PLAN, MAIL, CRON, SCAN):
             office.open(queue)
         listener = asyncio.create_task(office.wakeups.listen(office.poke))
         await follow(office, stopping, everything=everything, queues=queues, port=port)

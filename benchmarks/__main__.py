@@ -1,6 +1,6 @@
 """`make bench`: whole-path and per-stage measures, one line of JSON each, the median of three runs.
 
-BENCH_MESSAGES (20,000) and BENCH_ACCOUNTS set the size; BENCH_RUNS (3) the repetitions; name measures as arguments to run only these.
+BENCH_MESSAGES (20,000) and BENCH_ACCOUNTS (200,000: imports and forecasts) set the size; BENCH_RUNS (3) the repetitions; name measures as arguments to run only these.
 """
 
 import json
@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import floors, pure, whole_path
+from benchmarks import floors, forecasts, imports, pure, whole_path
 from benchmarks.stack import Stack
 
 MESSAGES = int(os.environ.get("BENCH_MESSAGES", "20000"))
+ACCOUNTS = int(os.environ.get("BENCH_ACCOUNTS", "200000"))
 RUNS = int(os.environ.get("BENCH_RUNS", "3"))
 
 ON_A_STACK: dict[str, Callable[[Stack, int], dict[str, Any]]] = {
@@ -23,9 +24,16 @@ ON_A_STACK: dict[str, Callable[[Stack, int], dict[str, Any]]] = {
     "latency": whole_path.latency,
     "slow_receipts": whole_path.slow_receipts,
     "email": whole_path.email,
-    "import": whole_path.account_import,
+    **imports.MEASURES,
+    "forecast_planned": forecasts.planned,
 }
-ALONE: dict[str, Callable[[int], dict[str, Any]]] = {"floors": floors.measure, "rendering": pure.rendering, "segmenting": pure.segmenting}
+ALONE: dict[str, Callable[[int], dict[str, Any]]] = {
+    "floors": floors.measure,
+    "rendering": pure.rendering,
+    "segmenting": pure.segmenting,
+    "forecast_scans": forecasts.scans,
+}
+OF_ACCOUNTS = {*imports.MEASURES, "forecast_planned", "forecast_scans"}
 
 
 def report(name: str, measure: Callable[[], dict[str, Any]]) -> None:
@@ -36,6 +44,10 @@ def report(name: str, measure: Callable[[], dict[str, Any]]) -> None:
     print(json.dumps({"measure": name, **middle, "runs": rates}, ensure_ascii=False), flush=True)
 
 
+def size_of(name: str) -> int:
+    return ACCOUNTS if name in OF_ACCOUNTS else MESSAGES
+
+
 def main() -> None:
     wanted = sys.argv[1:] or [*ALONE, *ON_A_STACK]
     if unknown := set(wanted) - {*ALONE, *ON_A_STACK}:
@@ -43,11 +55,11 @@ def main() -> None:
     began = time.monotonic()
     for name in wanted:
         if name in ALONE:
-            report(name, lambda measure=ALONE[name]: measure(MESSAGES))  # type: ignore[misc]
+            report(name, lambda measure=ALONE[name], name=name: measure(size_of(name)))  # type: ignore[misc]
     if on_stack := [name for name in wanted if name in ON_A_STACK]:
         with Stack() as stack:
             for name in on_stack:
-                report(name, lambda measure=ON_A_STACK[name]: measure(stack, MESSAGES))  # type: ignore[misc]
+                report(name, lambda measure=ON_A_STACK[name], name=name: measure(stack, size_of(name)))  # type: ignore[misc]
     print(json.dumps({"measure": "all", "seconds": round(time.monotonic() - began)}), flush=True)
 
 

@@ -43,6 +43,7 @@ class Stack:
             "VESTNIK_LOG_LEVEL": "warning",
         }
         self._far_ends: list[subprocess.Popen[str]] = []
+        self.revision = 0  # of the accounts that the imports know
 
     def __enter__(self) -> "Stack":
         self.log = open(f"{self.home}/up.log", "w")

@@ -72,14 +72,6 @@ def email(stack: Stack, messages: int) -> dict[str, Any]:
         return run_events(stack, gateway, stack.accounts(f"m{run}", count, "email"), size=1000, connections=4, state="accepted")
 
 
-def account_import(stack: Stack, messages: int) -> dict[str, Any]:
-    """(e) Accounts with a contact each, streamed in one request of 20,000 lines."""
-    before, began = processes.cpu_by_kind(stack.family()), time.perf_counter()
-    stack.accounts(f"i{secrets.token_hex(3)}", messages, "sms")
-    seconds = time.perf_counter() - began
-    return {"accounts": messages, "rate_per_s": round(messages / seconds, 1), "cpu_us_each": spent(stack, before, messages)}
-
-
 def sms(stack: Stack, messages: int, *, size: int, connections: int, rate: float = 0, far_end: tuple[str, ...] = ()) -> dict[str, Any]:
     run = secrets.token_hex(3)
     with ExitStack() as held:

@@ -184,6 +184,7 @@ async def delete_contact(number: AccountNumber, contact_id: UUID, session: Sessi
     if contact is None or contact.account_id != account.id:
         raise ContactNotFound
     await session.delete(contact)
+    account.imported = None
     await audit.record(session, caller, "contact.delete", f"contact:{contact_id}", {"account": str(account.id), "address": contact.address})
 
 

@@ -4,25 +4,27 @@ A broken line is rejected with its number, and the rest goes on. Whoever hangs u
 """
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
 
-from pydantic import ValidationError
+import sqlalchemy as sa
 
+from app.accounts.lines import LINE_OCTETS, LineRejected, Reader, number_of
 from app.accounts.save import save
-from app.accounts.shapes import AccountLine
-from app.accounts.snapshots import Snapshot, snapshot
+from app.accounts.snapshots import Snapshot
 from app.core.config import Settings
 from app.core.db import Database
-from app.core.errors import Invalid
-from app.core.http import has_nul
-from app.core.problems import invalid_from
 
-LINE_OCTETS = 64 << 10
 CHUNK_LINES = 5_000
 CHUNK_OCTETS = 8 << 20  # long lines: what is not committed yet is held in memory
 LISTED = 1_000
 BREATH = 100  # lines read in one go: the loop has other requests to serve
+
+SAME = sa.text("""
+SELECT given.place FROM unnest(CAST(:numbers AS text[]), CAST(:digests AS bigint[])) WITH ORDINALITY AS given(number, digest, place)
+JOIN account a ON a.number = given.number AND a.imported = given.digest
+""")
 
 BOM = b"\xef\xbb\xbf"
 
@@ -53,24 +55,15 @@ class ImportReport:
             self.rejected.append(RejectedLine(line, code, detail))
 
 
-class LineRejected(Exception):
-    """Why one line cannot be taken."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code, self.detail = code, detail
-
-
 @dataclass(slots=True)
 class _Chunk:
     """Accounts that wait for their commit, each number once."""
 
     accounts: dict[str, Snapshot] = field(default_factory=dict)
-    octets: int = 0
     repeated: int = 0  # lines that came over an earlier one of the same number and changed it
-    same: int = 0  # and those that did not
+    same: int = 0  # lines that change nothing
 
-    def add(self, one: Snapshot, octets: int) -> None:
+    def add(self, one: Snapshot) -> None:
         earlier = self.accounts.get(one.number)
         if earlier is None:
             self.accounts[one.number] = one
@@ -78,72 +71,123 @@ class _Chunk:
             both = one.over(earlier)
             self.repeated, self.same = (self.repeated, self.same + 1) if both == earlier else (self.repeated + 1, self.same)
             self.accounts[one.number] = both
-        self.octets += octets
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Lines as they came: (number of the line, octets)."""
+
+    lines: list[tuple[int, bytes]] = field(default_factory=list)
+    octets: int = 0
 
     @property
     def is_full(self) -> bool:
-        return len(self.accounts) + self.repeated + self.same >= CHUNK_LINES or self.octets >= CHUNK_OCTETS
+        return len(self.lines) >= CHUNK_LINES or self.octets >= CHUNK_OCTETS
 
 
 async def import_accounts(
     database: Database, settings: Settings, lines: AsyncIterable[bytes], on_progress: Callable[[ImportReport], None] | None = None
 ) -> ImportReport:
-    """Take accounts from lines (with or without their line ends). Later lines of a number win over earlier ones. `on_progress` hears of every commit."""
-    report, chunk, number = ImportReport(), _Chunk(), 0
-    async for raw in lines:
-        number += 1
-        line = (raw.removeprefix(BOM) if number == 1 else raw).strip(b" \t\r\n")
-        if number % BREATH == 0:
-            await asyncio.sleep(0)
-        if not line:
-            continue
-        report.received += 1
-        try:
-            chunk.add(read_line(line, settings.phone_region), len(line))
-        except LineRejected as why:
-            report.reject(number, why.code, why.detail)
-        if chunk.is_full:
-            await _commit(database, settings, chunk, report)
-            chunk = _Chunk()
-            if on_progress:
-                on_progress(report)
-    if chunk.accounts:
-        await _commit(database, settings, chunk, report)
-    if on_progress:
-        on_progress(report)
+    """Take accounts from lines (with or without their line ends). Later lines of a number win over earlier ones. `on_progress` hears of every commit.
+
+    While PostgreSQL writes one chunk, the next one is read; chunks are committed in their order.
+    """
+    report, reader, writing = ImportReport(), Reader(settings.phone_region), _Writing(database, settings, on_progress)
+    try:
+        async for batch in _batches(lines, report):
+            chunk = await _chunk(database, reader, batch, report, writing.numbers)
+            await writing.follow(chunk, report)
+    finally:
+        await writing.end()
     return report
 
 
-def read_line(line: bytes, region: str) -> Snapshot:
-    """One account, or LineRejected."""
-    if len(line) > LINE_OCTETS:
-        raise LineRejected("line_too_long", f"A line has at most {LINE_OCTETS} octets.")
-    try:
-        given = AccountLine.model_validate_json(line)
-        if b"\\u0000" in line and has_nul(given.model_dump()):
-            raise LineRejected("nul_character", "A NUL character has no place in a text.")
-        return snapshot(given.number, given, region)
-    except ValidationError as error:
-        found = invalid_from(error.errors(include_url=False, include_context=False, include_input=False))
-    except Invalid as error:
-        found = error
-    code = found.errors[0].code
-    if code == "json_invalid":
-        raise LineRejected("malformed_json", found.errors[0].detail)
-    raise LineRejected(code, found.detail)
+class _Writing:
+    """The chunk that is being committed, if any."""
+
+    def __init__(self, database: Database, settings: Settings, on_progress: Callable[[ImportReport], None] | None) -> None:
+        self._database, self._settings, self._on_progress = database, settings, on_progress
+        self._task: asyncio.Task[None] | None = None
+        self.numbers: Collection[str] = ()
+
+    async def follow(self, chunk: _Chunk, report: ImportReport) -> None:
+        """Begin to commit this one when the one before it is committed."""
+        await self.end()
+        if chunk.accounts or chunk.same:
+            self.numbers = chunk.accounts.keys()
+            self._task = asyncio.create_task(self._commit(chunk, report))
+
+    async def end(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            await task
+
+    async def _commit(self, chunk: _Chunk, report: ImportReport) -> None:
+        if chunk.accounts:
+            saved = await self._database.again(lambda session: save(session, chunk.accounts.values(), self._settings))
+            outcomes = Counter(one.outcome for one in saved.values())
+            report.created += outcomes["created"]
+            report.updated += outcomes["updated"]
+            report.unchanged += outcomes["unchanged"]
+        report.updated += chunk.repeated
+        report.unchanged += chunk.same
+        if self._on_progress:
+            self._on_progress(report)
 
 
-async def _commit(database: Database, settings: Settings, chunk: _Chunk, report: ImportReport) -> None:
-    saved = await database.again(lambda session: save(session, chunk.accounts.values(), settings))
-    report.updated += chunk.repeated
-    report.unchanged += chunk.same
-    for one in saved.values():
-        if one.outcome == "created":
-            report.created += 1
-        elif one.outcome == "updated":
-            report.updated += 1
-        else:
-            report.unchanged += 1
+async def _batches(lines: AsyncIterable[bytes], report: ImportReport) -> AsyncIterator[_Batch]:
+    batch, number = _Batch(), 0
+    async for raw in lines:
+        number += 1
+        line = (raw.removeprefix(BOM) if number == 1 else raw).strip(b" \t\r\n")
+        if not line:
+            continue
+        report.received += 1
+        batch.lines.append((number, line))
+        batch.octets += len(line)
+        if batch.is_full:
+            yield batch
+            batch = _Batch()
+    if batch.lines:
+        yield batch
+
+
+async def _chunk(database: Database, reader: Reader, batch: _Batch, report: ImportReport, written: Collection[str]) -> _Chunk:
+    """The batch without the lines that would change nothing. `written` are the numbers that are being written just now."""
+    digests = [reader.digest(line) for _, line in batch.lines]
+    same = await _same(database, batch, digests, written)
+    chunk = _Chunk(same=len(same))
+    for turn, ((number, line), digest) in enumerate(zip(batch.lines, digests, strict=True)):
+        if turn in same:
+            continue
+        try:
+            chunk.add(reader.read(line, digest))
+        except LineRejected as why:
+            report.reject(number, why.code, why.detail)
+        if turn % BREATH == 0:
+            await asyncio.sleep(0)
+    return chunk
+
+
+async def _same(database: Database, batch: _Batch, digests: list[int], written: Collection[str]) -> set[int]:
+    """Places of the lines whose accounts remember just these.
+
+    Not of a number that comes twice in the batch, or is being written: there the order of the lines decides.
+    """
+    asked: dict[str, int] = {}
+    twice: set[str] = set()
+    for place, (_, line) in enumerate(batch.lines):
+        number = number_of(line) if len(line) <= LINE_OCTETS else None
+        if number is not None and (asked.setdefault(number, place) != place or number in written):
+            twice.add(number)
+        if place % BREATH == 0:
+            await asyncio.sleep(0)
+    for number in twice:
+        del asked[number]
+    places = list(asked.values())
+    async with database.atomic() as connection:
+        rows = await connection.execute(SAME, {"numbers": list(asked), "digests": [digests[place] for place in places]})
+        return {places[n - 1] for n in rows.scalars()}
 
 
 async def split_lines(pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:

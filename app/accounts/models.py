@@ -18,12 +18,17 @@ PUNCTUATION = "!\"#$%&''()*+,-./:;<=>?@[\\]^_`{|}~«»„“”‘’‚‹›�
 NAME_WORDS = f"to_tsvector('simple', translate(name, '{PUNCTUATION}', '{' ' * (len(PUNCTUATION) - 1)}'))"  # '' is one quote
 
 
+CALENDAR_KEY = """CASE kind WHEN 'daily' THEN 0 WHEN 'weekly' THEN 10 + slot WHEN 'monthly' THEN 100 + slot WHEN 'yearly' THEN 10000 + slot
+    ELSE 1000000 + (on_date - DATE '2000-01-01') END"""
+
+
 class Account(SQLModel, table=True):
     """A subscriber's account as the billing told it. An erased one keeps its id alone: its number is freed and its contents are gone."""
 
     __tablename__ = "account"
     __table_args__ = (
         one_of("status", "active", "suspended", "closed", "erased"),
+        sa.Index("ix_account_timezone_id", "timezone", "id"),
         sa.Index("ix_account_number_prefix", "number", postgresql_ops={"number": "text_pattern_ops"}),
         sa.Index("ix_account_name_words", sa.text(NAME_WORDS), postgresql_using="gin"),
     )
@@ -43,6 +48,8 @@ class Account(SQLModel, table=True):
     attributes: dict[str, Any] = json_field(default_factory=dict)
     created_at: datetime = moment(default_factory=now)
     updated_at: datetime = moment(default_factory=now)
+    # The digest of the import line that would change nothing if it came again; none when there is no such line.
+    imported: int | None = Field(default=None, sa_type=sa.BigInteger)
 
 
 class Contact(SQLModel, table=True):
@@ -83,11 +90,21 @@ class PlannedCharge(SQLModel, table=True):
     amount: Decimal = Field(sa_type=MONEY)
     kind: str = Field(max_length=8)
     slot: int = Field(default=0, sa_type=sa.SmallInteger)
+    # One number for kind and slot (or day): what the calendar of forecasts is joined on.
+    calendar_key: int | None = Field(default=None, sa_column=sa.Column(sa.Integer, sa.Computed(CALENDAR_KEY, persisted=True)))
     on_date: date | None = None
     start_on: date | None = None
     end_on: date | None = None
     posted_through: date | None = None
     announce: bool = True
+
+
+class BalanceMoved(SQLModel, table=True):
+    """Accounts whose money has changed otherwise than by an event: what they were told of it is looked at again."""
+
+    __tablename__ = "balance_moved"
+
+    account_id: UUID = Field(primary_key=True)
 
 
 class Suppression(SQLModel, table=True):

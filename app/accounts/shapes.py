@@ -31,6 +31,8 @@ from app.core.money import Money, NonNegativeMoney
 MAX_CONTACTS, MAX_CHARGES, MAX_ATTRIBUTES = 20, 200, 50
 # What an erased account is renamed to begins so: nobody else's number may.
 TOMBSTONE = "erased:"
+# How far another clock may be ahead of ours.
+FUTURE = timedelta(minutes=10)
 
 Status = Literal["active", "suspended", "closed"]
 Channel = Literal["sms", "email"]
@@ -70,7 +72,7 @@ def _written_instant(value: object) -> object:
 
 
 def _plausible(value: datetime) -> datetime:
-    if value.year < 2000 or value > now() + timedelta(minutes=10):
+    if value.year < 2000 or value > now() + FUTURE:
         raise PydanticCustomError("time_implausible", "A balance is of a time between the year 2000 and now.")
     return value.astimezone(UTC)
 
@@ -84,13 +86,13 @@ def _written_day(value: object) -> object:
 
 
 @lru_cache(maxsize=1)
-def _zones() -> frozenset[str]:
+def known_zones() -> frozenset[str]:
     # What a Linux system keeps beside the zones: its own clock is nobody's.
     return frozenset(available_timezones() - {"localtime", "posixrules", "Factory"})
 
 
 def _zone(name: str) -> str:
-    if name not in _zones():
+    if name not in known_zones():
         raise PydanticCustomError("timezone", "This is no IANA time zone: write e.g. Asia/Yekaterinburg.")
     return name
 
@@ -117,12 +119,12 @@ def _known_locale(tag: str) -> str:
 
 
 @lru_cache(maxsize=512)
-def _is_currency(code: str) -> bool:
+def is_known_currency(code: str) -> bool:
     return bool(is_currency(code))
 
 
 def _known_currency(code: str) -> str:
-    if not _is_currency(code):
+    if not is_known_currency(code):
         raise PydanticCustomError("currency", "This is no currency of ISO 4217: write e.g. RUB.")
     return code
 

@@ -1,17 +1,32 @@
 """What was said about one account, ready to be compared with what is stored."""
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.accounts.contacts import AddressError, normalise
-from app.accounts.shapes import AccountPatch, ChargeIn
+from app.accounts.shapes import AccountPatch
 from app.core.errors import FieldError, Invalid, pointer
 
 FIELDS = ("name", "status", "credit_limit", "currency", "locale", "timezone", "tariff", "threshold", "attributes")
 
 Address = tuple[str, str, str]  # channel, address in its one form, label
+
+
+class Charge(NamedTuple):
+    """A charge to come, in the order of the table's columns after its ids."""
+
+    id: str
+    title: str
+    amount: Decimal
+    kind: str
+    slot: int
+    on: date | None
+    start_on: date | None
+    end_on: date | None
+    posted_through: date | None
+    announce: bool
 
 
 @dataclass(slots=True)
@@ -23,7 +38,8 @@ class Snapshot:
     balance: Decimal | None
     balance_as_of: datetime | None
     contacts: list[Address] | None
-    charges: list[ChargeIn] | None
+    charges: list[Charge] | None
+    digest: int | None = field(default=None, compare=False)  # of the line that said it
 
     def over(self, earlier: "Snapshot") -> "Snapshot":
         """Both said one after the other: this one wins."""
@@ -38,6 +54,7 @@ class Snapshot:
             money.balance_as_of,
             earlier.contacts if self.contacts is None else self.contacts,
             earlier.charges if self.charges is None else self.charges,
+            self.digest,
         )
 
 
@@ -57,4 +74,7 @@ def snapshot(number: str, given: AccountPatch, region: str) -> Snapshot:
                 contacts.setdefault((contact.channel, address), (contact.channel, address, contact.label))
         if faults:
             raise Invalid(f"{faults[0].pointer}: {faults[0].detail}", errors=faults)
-    return Snapshot(number, fields, given.balance, given.balance_as_of, None if contacts is None else list(contacts.values()), given.charges)
+    charges = None
+    if given.charges is not None:
+        charges = [Charge(c.id, c.title, c.amount, c.kind, c.slot, c.on, c.start_on, c.end_on, c.posted_through, c.announce) for c in given.charges]
+    return Snapshot(number, fields, given.balance, given.balance_as_of, None if contacts is None else list(contacts.values()), charges)

@@ -40,10 +40,14 @@ class ExhaustingSettings(SendingOptions):
     """On how many days before the money ends the subscriber is told."""
 
     days_before: Annotated[list[Days], Field(min_length=1, max_length=10), AfterValidator(_unique)]
+    stale_after_days: Days | None = Field(default=None, description="Balances older than this are not spoken of; null: any age")
+    alarm_multiple: Annotated[float, Field(gt=1, le=1000)] = Field(default=3.0, description="A scan that finds so many times the usual waits for a confirmation")
+    alarm_least: Annotated[StrictInt, Field(ge=0)] = Field(default=100, description="and more than this")
 
 
 class UpcomingSettings(SendingOptions):
     days_before: Days
+    daily: StrictBool = Field(default=False, description="Announce daily charges, too")
 
 
 SETTINGS: dict[str, type[SendingOptions]] = {"balance.exhausting": ExhaustingSettings, "charges.upcoming": UpcomingSettings}

@@ -3,11 +3,17 @@
 from datetime import datetime
 from uuid import UUID
 
+import uuid_utils
 from uuid_utils.compat import uuid7
 
 
 def new_id() -> UUID:
     return uuid7()
+
+
+def new_id_text() -> str:
+    """The same as a text, for rows that are only written down: a quarter of the time."""
+    return str(uuid_utils.uuid7())
 
 
 def first_id_at(moment: datetime) -> UUID:

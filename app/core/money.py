@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 # What numeric(14,2) holds exactly: no exponent, no plus, no spaces, ASCII digits alone (\d would take Arabic ones).
 PATTERN = r"^-?[0-9]{1,12}(\.[0-9]{1,2})?$"
-_matches = re.compile(PATTERN[1:-1]).fullmatch
+is_money = re.compile(PATTERN[1:-1]).fullmatch
 _LARGEST = Decimal(10) ** 12
 _ZERO = Decimal(0)
 
@@ -25,7 +25,7 @@ def parse_money(value: object) -> Decimal:
 
     A Decimal is taken as well: our own code hands them over, and no JSON can hold one.
     """
-    if type(value) is str and _matches(value):
+    if type(value) is str and is_money(value):
         return Decimal(value)
     if type(value) is Decimal and value.is_finite() and abs(value) < _LARGEST and value == round(value, 2):
         return value

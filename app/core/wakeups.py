@@ -23,7 +23,7 @@ log = structlog.get_logger()
 CHANNEL = "vestnik:wake"
 BUCKET = 0.2  # seconds: the trailing edge
 PAUSE = 0.02  # seconds between two notices of one process
-PLAN, MAIL, CRON = "plan", "mail", "cron"
+PLAN, MAIL, CRON, SCAN = "plan", "mail", "cron", "scan"
 FAULTS = (RedisError, OSError, asyncio.TimeoutError)
 
 

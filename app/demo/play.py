@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -16,15 +16,20 @@ from app.core.config import Settings
 from app.core.db import Database
 from app.demo.feed import Feed, table
 from app.demo.script import (
+    BALANCES,
     BATCH,
     LONG_SMS,
     LONG_SMS_TEXT,
     MAILBOX_OPTIONS,
+    REMINDED,
+    SCANS,
     SINGLE,
     SMSC_OPTIONS,
+    SOON,
     STRANGER,
     SUBSCRIBERS,
     Happening,
+    due_on,
     expected_state,
     zone_with_day,
 )
@@ -65,7 +70,9 @@ async def play(run: Stage, *, exit_when_done: bool) -> int:
         await wait_for_bind(api)
         introduce(run.settings, operator)
         source = await post_events(api, feed)
-        rows = await watch_to_the_end(api, source, feed)
+        before = await post_balances(api, source, feed)
+        await run_scans(api, feed)
+        rows = await watch_to_the_end(api, source, before, feed)
         is_good = conclude(rows)
         if exit_when_done:
             return 0 if is_good else 1
@@ -175,22 +182,57 @@ async def post_events(api: httpx.AsyncClient, feed: Feed) -> str:
     return source
 
 
-def as_event(source: str, event_id: str, happening: Happening) -> dict[str, Any]:
-    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+async def post_balances(api: httpx.AsyncClient, source: str, feed: Feed) -> set[str]:
+    """Post balances that make reminders due, and wait until they are planned. Returns the reminders that there were before."""
+    before = {event["event_id"] for number, kind in REMINDED for event in await events_of(api, number, kind)}
+    source, began = f"{source}/balances", datetime.now(UTC)
+    batch = [as_event(source, f"balance-{n}", happening, began + timedelta(milliseconds=n)) for n, happening in enumerate(BALANCES)]
+    await call(api, "POST", "/events", content=json.dumps(batch), headers={"Content-Type": "application/cloudevents-batch+json"})
+    for happening in BALANCES:
+        feed.say("event", f"{happening.number}  {happening.type} to {happening.data['balance']}")
+    deadline = asyncio.get_running_loop().time() + BOUND_WITHIN
+    while any(event["state"] == "pending" for event in (await call(api, "GET", "/events", params={"source": source}))["items"]):
+        if asyncio.get_running_loop().time() > deadline:
+            raise DemoError(f"events were not planned within {BOUND_WITHIN:.0f} s: the log above says why")
+        await asyncio.sleep(0.1)
+    return before
+
+
+async def run_scans(api: httpx.AsyncClient, feed: Feed) -> None:
+    """Look at every account, as the clock does once a day in each zone; whom it has been before, nobody is told twice."""
+    for kind in SCANS:
+        run = await call(api, "POST", "/forecasts/scans", json={"kind": kind})
+        deadline = asyncio.get_running_loop().time() + BOUND_WITHIN
+        while run["state"] in ("queued", "running") and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.1)
+            run = await call(api, "GET", f"/forecasts/scans/{run['id']}")
+        if run["state"] != "done":
+            raise DemoError(f"the scan {kind} is {run['state']} ({run['error'] or 'no error'}): the log above says why")
+        feed.say("scan", f"{kind}: {run['found']['accounts']} accounts, {run['found']['told']} to be told")
+
+
+async def events_of(api: httpx.AsyncClient, number: str, kind: str) -> list[dict[str, Any]]:
+    """The newest events of one type of an account."""
+    found: list[dict[str, Any]] = (await call(api, "GET", "/events", params={"account": number, "type": kind, "limit": 10}))["items"]
+    return found
+
+
+def as_event(source: str, event_id: str, happening: Happening, when: datetime | None = None) -> dict[str, Any]:
+    at = (when or datetime.now(UTC)).isoformat(timespec="milliseconds")
     known = {"specversion": "1.0", "id": event_id, "source": source, "type": happening.type, "subject": happening.number, "time": at}
     return known | {"datacontenttype": "application/json", "data": happening.data}
 
 
-async def watch_to_the_end(api: httpx.AsyncClient, source: str, feed: Feed) -> list[dict[str, Any]]:
-    """Follow the messages of these events until each has ended, or the time is over. Returns them as they stand then, with what was expected."""
-    wanted = len(SINGLE) + len(BATCH)
+async def watch_to_the_end(api: httpx.AsyncClient, source: str, before: set[str], feed: Feed) -> list[dict[str, Any]]:
+    """Follow the messages of these events, and the reminders that were not there before, until each has ended, or the time is over. Returns them as they stand then, with what was expected."""
+    wanted = len(SINGLE) + len(BATCH) + len(REMINDED)
     deadline = asyncio.get_running_loop().time() + DONE_WITHIN
     planned: dict[str, list[str]] = {}
     rows: dict[str, dict[str, Any]] = {}
     seen: dict[str, str] = {}
     while asyncio.get_running_loop().time() < deadline:
         if len(planned) < wanted:
-            planned |= await planned_messages(api, source)
+            planned |= await planned_messages(api, source) | await reminder_messages(api, before)
         for message_id in [message_id for ids in planned.values() for message_id in ids if not has_ended(rows.get(message_id))]:
             row = rows[message_id] = await call(api, "GET", f"/messages/{message_id}")
             row["expected"] = expected_state(row["channel"], row["address"])
@@ -210,9 +252,23 @@ def has_ended(row: dict[str, Any] | None) -> bool:
 
 async def planned_messages(api: httpx.AsyncClient, source: str) -> dict[str, list[str]]:
     """The messages of each event of this source that has been planned."""
-    found = (await call(api, "GET", "/events", params={"source": source, "limit": 100}))["items"]
+    return await messages_of(api, (await call(api, "GET", "/events", params={"source": source, "limit": 100}))["items"])
+
+
+async def reminder_messages(api: httpx.AsyncClient, before: set[str]) -> dict[str, list[str]]:
+    """The messages of each new reminder. A charge is announced once: in a second demonstration of one day, it is the first one's."""
+    due = due_on(zone_with_day(datetime.now(UTC)), SOON).isoformat()
+    reminders = []
+    for number, kind in REMINDED:
+        told = [event for event in await events_of(api, number, kind) if event["data"].get("due_on") == due or event["event_id"] not in before]
+        reminders += told[:1]
+    return await messages_of(api, reminders)
+
+
+async def messages_of(api: httpx.AsyncClient, events: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """By event, for those that are planned."""
     planned = {}
-    for event in found:
+    for event in events:
         view = await call(api, "GET", f"/events/{event['event_id']}")
         if view["state"] == "planned":
             planned[view["event_id"]] = [decision["message_id"] for decision in view["decisions"] if decision["outcome"] == "planned"]

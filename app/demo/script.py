@@ -1,7 +1,7 @@
 """What the demonstration tells: its subscribers, what happens to them, and how each message must end."""
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -25,6 +25,11 @@ def zone_with_day(at: datetime) -> str:
     return next((zone for zone in ZONES if time(9, 30) <= at.astimezone(ZoneInfo(zone)).time() <= time(20)), ZONES[0])
 
 
+def due_on(zone: str, days: int) -> date:
+    """The day so many days from now, where the subscribers live."""
+    return datetime.now(ZoneInfo(zone)).date() + timedelta(days=days)
+
+
 @dataclass(frozen=True, slots=True)
 class Subscriber:
     number: str
@@ -33,14 +38,17 @@ class Subscriber:
     phone: str = ""
     email: str = ""
     balance: str = "340.00"
+    due_in: int = 15  # days until the next charge; far from it nobody is reminded
+    announce: bool = True
 
     def body(self, zone: str) -> dict[str, Any]:
         """For PUT /accounts/NUMBER."""
+        day = due_on(zone, self.due_in).day
         contacts = [{"channel": channel, "address": address} for channel, address in (("sms", self.phone), ("email", self.email)) if address]
         return {
             "name": self.name, "status": "active", "balance": self.balance, "balance_as_of": (datetime.now(UTC) - timedelta(hours=1)).isoformat(),
             "credit_limit": "0.00", "currency": "RUB", "locale": self.locale, "timezone": zone, "tariff": "Home 100", "threshold": "50.00", "contacts": contacts,
-            "charges": [{"id": "tariff", "title": "Home 100", "amount": "600.00", "kind": "monthly", "day": 1}],
+            "charges": [{"id": "tariff", "title": "Home 100", "amount": "600.00", "kind": "monthly", "day": day, "announce": self.announce}],
         }  # fmt: skip
 
 
@@ -53,6 +61,8 @@ class Happening:
     data: dict[str, Any] = field(default_factory=dict)
 
 
+SOON = 3  # days: within the warning days, and on the very day of which charges are announced
+
 SUBSCRIBERS = (
     Subscriber("100501", "Анна Петрова", "ru", "+79160000101", "anna@example.org", "112.30"),
     Subscriber("100502", "Борис Иванов", "ru", "+79160000102"),
@@ -62,6 +72,9 @@ SUBSCRIBERS = (
     Subscriber("100506", "Галина Орлова", "ru", email=f"{NOBODY}@example.org"),
     Subscriber("100507", "Harry White", "en", f"+791600003{REFUSED}", "harry@example.org"),
     Subscriber("100508", "Дмитрий Кузнецов", "ru-RU", "+79160000108", "dmitry@example.org"),
+    Subscriber("100509", "Игорь Волков", "ru", "+79160000109", balance="500.00"),
+    Subscriber("100510", "Ксения Лебедева", "ru", "+79160000110", balance="2000.00", due_in=SOON, announce=False),
+    Subscriber("100511", "Olivia Young", "en", "+79160000111", balance="900.00", due_in=SOON),
 )
 
 LONG_TARIFF = "Домашний интернет 500 Мбит/с с телевидением (180 каналов) и мобильной связью для всей семьи"
@@ -91,6 +104,16 @@ BATCH = (
     Happening("100507", "payment.received", {"amount": "1000.00", "method": "transfer"}),
     Happening("100508", "service.disconnected", {"service": {"code": "tv", "name": "Телевидение"}, "reason": LONG_REASON}),
 )
+# Balances tell nobody by themselves. Up first, and then down: whoever was reminded in an earlier demonstration is to be reminded again.
+BALANCES = (
+    Happening("100509", "balance.changed", {"balance": "500.00"}),
+    Happening("100510", "balance.changed", {"balance": "2000.00"}),
+    Happening("100509", "balance.changed", {"balance": "45.00"}),
+    Happening("100510", "balance.changed", {"balance": "100.00"}),
+)
+# What Vestnik itself has to say then: at or below the threshold, short of money in a few days, a charge to come.
+REMINDED = (("100509", "balance.threshold_reached"), ("100510", "balance.exhausting"), ("100511", "charges.upcoming"))
+SCANS = ("exhaustion", "threshold", "upcoming")
 STRANGER = Happening("no-such-account", "payment.received", {"amount": "1.00"})
 
 

@@ -58,13 +58,20 @@ BLANK = [
         "UPDATE submission SET detail = NULL, destination = 0 WHERE message_id = ANY(CAST(:messages AS uuid[]))",
         "UPDATE receipt SET raw = '', destination = NULL WHERE message_id = ANY(CAST(:messages AS uuid[]))",
         "UPDATE event SET data = CAST('{}' AS jsonb) WHERE account_id = :account",
+        "UPDATE forecast_hit SET inputs = CAST('{}' AS jsonb) WHERE account_id = :account",
+        "DELETE FROM forecast_episode WHERE account_id = :account",
+        "DELETE FROM balance_moved WHERE account_id = :account",
         "DELETE FROM contact WHERE account_id = :account",
         "DELETE FROM planned_charge WHERE account_id = :account",
     )
 ]
+# What a dry run of a forecast scan would have told.
+FORGET_SAMPLES = sa.text(
+    "UPDATE scan_run SET sample = CAST('[]' AS jsonb) WHERE sample @> jsonb_build_array(jsonb_build_object('account', CAST(:number AS text)))"
+)
 BURY = sa.text("""
 UPDATE account SET number = :tombstone, name = '', status = 'erased', balance = 0, balance_as_of = NULL, credit_limit = 0, currency = :currency,
-    locale = :locale, timezone = :timezone, tariff = '', threshold = NULL, attributes = CAST('{}' AS jsonb), updated_at = :now
+    locale = :locale, timezone = :timezone, tariff = '', threshold = NULL, attributes = CAST('{}' AS jsonb), imported = NULL, updated_at = :now
 WHERE id = :account
 """)
 
@@ -93,6 +100,7 @@ async def erase(session: AsyncSession, caller: Caller, number: str, settings: Se
     await forget_spoken(session, account)
     for statement in BLANK:
         await session.execute(statement, {"account": account, "messages": messages})
+    await session.execute(FORGET_SAMPLES, {"number": number})
     moment = now()
     values = {"tombstone": f"{TOMBSTONE}{account}", "currency": settings.currency, "locale": settings.locale, "timezone": settings.timezone}
     await session.execute(BURY, values | {"now": moment, "account": account})

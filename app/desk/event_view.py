@@ -7,7 +7,7 @@ from uuid import UUID
 import orjson
 import sqlalchemy as sa
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import audit
@@ -17,11 +17,12 @@ from app.core.errors import Conflict, NotFound
 from app.core.http import Guarded
 from app.core.page import Page, Paging, encode_cursor
 from app.core.wakeups import PLAN
+from app.forecasts.tell import SOURCE
 
 router = APIRouter(prefix="/events", tags=["events"], route_class=Guarded)
 
 SHOWN = """
-SELECT e.id AS event_id, e.source, e.external_id AS id, e.type, a.number AS account, e.time, CAST(e.data AS text) AS data,
+SELECT e.id AS event_id, e.account_id, e.source, e.external_id AS id, e.type, a.number AS account, e.time, CAST(e.data AS text) AS data,
        CASE WHEN w.event_id IS NULL THEN 'planned' ELSE 'pending' END AS state, CAST(n.decisions AS text) AS decisions
 FROM event e LEFT JOIN event_waiting w ON w.event_id = e.id LEFT JOIN notification n ON n.event_id = e.id LEFT JOIN account a ON a.id = e.account_id
 """
@@ -29,6 +30,9 @@ ADDRESSES = sa.text("""
 SELECT id, address FROM message WHERE id = ANY(CAST(:messages AS uuid[])) UNION ALL SELECT id, address FROM contact WHERE id = ANY(CAST(:contacts AS uuid[]))
 """)
 AGAIN = sa.text("INSERT INTO event_waiting (event_id, account_id) SELECT id, account_id FROM event WHERE id = :id ON CONFLICT DO NOTHING")
+
+# By the account: a few dozen rows of an index.
+BEHIND = sa.text("SELECT inputs FROM forecast_hit WHERE account_id = :account AND event_id = :event")
 
 LOCK = sa.text("SELECT id FROM account WHERE id = (SELECT account_id FROM event WHERE id = :id) FOR NO KEY UPDATE")
 
@@ -66,6 +70,7 @@ class EventOut(BaseModel):
 
 class EventWithDecisions(EventOut):
     decisions: list[DecisionOut]
+    forecast: dict[str, Any] | None = Field(default=None, description="What a forecast was made from, for events that it made")
 
 
 def out(row: Any) -> dict[str, Any]:
@@ -118,7 +123,15 @@ async def list_events(
 @router.get("/{event_id}", operation_id="read_event", summary="One event with its decisions")
 async def read_event(event_id: UUID, caller: MayReadMessages, session: SessionDep) -> EventWithDecisions:
     row = await existing(session, event_id)
-    return EventWithDecisions.model_validate(out(row) | {"decisions": await decisions_of(session, row)})
+    return EventWithDecisions.model_validate(out(row) | {"decisions": await decisions_of(session, row), "forecast": await forecast_behind(session, row)})
+
+
+async def forecast_behind(session: AsyncSession, row: Any) -> dict[str, Any] | None:
+    """The inputs of the forecast that made this event; nothing for events from outside."""
+    if row.source != SOURCE:
+        return None
+    inputs: dict[str, Any] | None = await session.scalar(BEHIND, {"event": row.event_id, "account": row.account_id})
+    return inputs
 
 
 async def existing(session: AsyncSession, event_id: UUID) -> Any:

@@ -25,8 +25,8 @@ from app.gateways.operators import operators_of
 from app.gateways.roads import Roads
 from app.gateways.router import Road
 from app.notifications.audience import ORDINARY, URGENT, Reached, Told
+from app.notifications.ending import close
 from app.notifications.history import HistoryLine, history_of
-from app.notifications.hold import close
 from app.notifications.plan import zone_of
 from app.notifications.rows import Rows, recut_for
 from app.notifications.states import State

@@ -11,21 +11,23 @@ from uuid import UUID
 import orjson
 import sqlalchemy as sa
 import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.suppressions import barred
 from app.accounts.window import next_open, open_until
 from app.catalogue.registry import Catalogue
-from app.core import metrics
 from app.core.clock import now as clock
 from app.core.config import Settings
-from app.core.db import Database, Executor
+from app.core.db import Database
 from app.core.ids import new_id
 from app.core.wakeups import Wakeups
 from app.gateways.operators import operators_of
 from app.gateways.roads import Roads
 from app.gateways.router import NO_ATTRIBUTES
 from app.notifications.audience import Reached
+from app.notifications.ending import close
 from app.notifications.plan import ACCOUNTS, zone_of
+from app.notifications.reminders import is_ours, still_true
 from app.notifications.reroute import Rerouting
 from app.notifications.rows import CHANGES, recut_for
 from app.notifications.states import State
@@ -43,7 +45,7 @@ ORDER BY not_before LIMIT :batch FOR UPDATE SKIP LOCKED
 HELD = sa.text(f"""
 WITH barred AS MATERIALIZED ({barred("SELECT address FROM message WHERE id = ANY(CAST(:ids AS uuid[]))")})
 SELECT m.id, m.account_id, m.event_id, m.type, m.channel, m.contact_id, m.address, m.subject, m.text, m.html, m.locale, m.template_id, m.template_version, m.encoding, m.parts,
-       e.time, CASE WHEN m.resend_of IS NULL THEN CAST(e.data AS text) END AS data, c.label, b.dead, c.id IS NULL AS contact_gone, o.resent, o.gateway
+       e.source, e.time, CASE WHEN m.resend_of IS NULL THEN CAST(e.data AS text) END AS data, c.label, b.dead, c.id IS NULL AS contact_gone, o.resent, o.gateway
 FROM message m JOIN outbox o ON o.message_id = m.id LEFT JOIN event e ON e.id = m.event_id LEFT JOIN contact c ON c.id = m.contact_id
 LEFT JOIN barred b ON b.channel = m.channel AND b.address = m.address
 WHERE m.id = ANY(CAST(:ids AS uuid[])) AND o.message_id = ANY(CAST(:ids AS uuid[])) ORDER BY m.id
@@ -84,27 +86,6 @@ EXPIRED = sa.text(f"""
 SELECT message_id FROM outbox o WHERE state = ANY(CAST(:states AS text[])) AND expires_at <= now() AND stopped_at IS NULL AND {UNSTOPPED}
 LIMIT :batch FOR UPDATE SKIP LOCKED
 """)
-# What waited for its second try after a silence is in doubt, whatever ends its waiting: the first one may have arrived. By keys and not by a join alone:
-# without statistics that would read the whole table.
-CLOSE = sa.text("""
-WITH gone AS (DELETE FROM outbox WHERE message_id = ANY(CAST(:ids AS uuid[])) AND state = ANY(CAST(:states AS text[])) RETURNING message_id, resent)
-UPDATE message m SET state = CASE WHEN gone.resent THEN :doubt ELSE :state END, reason = CASE WHEN gone.resent THEN 'no_answer' ELSE :reason END,
-       updated_at = :now
-FROM gone WHERE m.id = gone.message_id AND m.id = ANY(ARRAY(SELECT message_id FROM gone))
-RETURNING m.id, m.channel, m.gateway, m.type, m.state, m.reason, gone.resent
-""")
-
-
-async def close(session: Executor, ids: Sequence[UUID], state: State, reason: str, moment: datetime, detail: str | None = None) -> list[UUID]:
-    """End messages that are still held or queued: cancelled or expired; `unknown` when they were sent once and met silence.
-
-    Which ones; those that are on the wire stay."""
-    values = {"ids": list(ids), "states": [State.HELD.value, State.QUEUED.value], "state": state.value, "reason": reason, "doubt": State.UNKNOWN.value}
-    rows = (await session.execute(CLOSE, values | {"now": moment})).all()
-    await CHANGES.run(session, [(new_id(), row.id, moment, row.state, row.reason, (detail or reason) if row.resent else detail) for row in rows])
-    for row in rows:
-        metrics.MESSAGES.labels(row.channel, row.gateway or "none", row.type, row.state).inc()
-    return [row.id for row in rows]
 
 
 class Holding:
@@ -129,6 +110,8 @@ class Holding:
             operators = await operators_of(session, [row.address for row in rows if row.channel == "sms"]) if router.asks_operator else {}
             accounts = {row.id: row for row in (await session.execute(ACCOUNTS, {"ids": list({row.account_id for row in rows})})).all()}
             refused = {row.id: self._refusal(row, accounts) for row in rows}
+            fresh = await self._true_ones(session, [row for row in rows if not refused[row.id]], accounts)
+            refused |= {message_id: "resolved" for message_id, data in fresh.items() if data is None}
             for reason in {reason for reason in refused.values() if reason}:
                 await close(session, [message_id for message_id, why in refused.items() if why == reason], State.CANCELLED, reason, moment)
             wanted, again = [], []
@@ -149,7 +132,7 @@ class Holding:
                     continue
                 attributes = orjson.loads(account.attributes_json) if router.asks_attributes else NO_ATTRIBUTES
                 road = router.choose(row.channel, row.type, row.address, row.account_id, attributes, operators.get(row.address))
-                words = recut_for(road, self._words(row, account, moment))
+                words = recut_for(road, self._words(row, account, moment, fresh.get(row.id)))
                 by = (road.name, road.route, road.sender, road.price) if road else (None, None, None, None)
                 rewritten.append(
                     (row.id, words.subject, words.text, words.html, words.locale, words.template_id, words.version, words.encoding, words.parts, *by)
@@ -174,7 +157,14 @@ class Holding:
             return "type_disabled"
         return "account_closed" if accounts[row.account_id].status == "closed" and not rules.mandatory else None
 
-    def _words(self, row: Any, account: Any, moment: datetime) -> Composed:
+    async def _true_ones(self, session: AsyncSession, rows: Sequence[Any], accounts: dict[UUID, Any]) -> dict[UUID, dict[str, Any] | None]:
+        """Of our own reminders, by message, the data of now; nothing where it is not true any more."""
+        asked = [row for row in rows if row.data is not None and is_ours(row.type, row.source)]
+        claims = [(row.type, orjson.loads(row.data), accounts[row.account_id]) for row in asked]
+        answers = await still_true(session, claims, self._settings.timezone, self._catalogue) if asked else []
+        return {row.id: data for row, data in zip(asked, answers, strict=True)}
+
+    def _words(self, row: Any, account: Any, moment: datetime, fresh: dict[str, Any] | None = None) -> Composed:
         """The words of now; where they cannot be had any more, those that were planned."""
         planned = Composed(
             template_id=row.template_id,
@@ -190,7 +180,7 @@ class Holding:
             return planned
         try:
             contact = Reached(row.contact_id, row.channel, row.address, row.label, suppressed=False)
-            said = variables(account, contact, row.type, row.time, orjson.loads(row.data), moment, self._links)
+            said = variables(account, contact, row.type, row.time, fresh or orjson.loads(row.data), moment, self._links)
             return self._templates.compose(row.type, row.channel, account.locale, said)
         except (NoTemplate, RenderFailed) as error:
             log.warning("released_as_planned", type=row.type, message_id=str(row.id), error=type(error).__name__)

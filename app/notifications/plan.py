@@ -7,8 +7,9 @@ If the process dies anywhere, the transaction never was, and the events wait on.
 
 import time
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -27,10 +28,13 @@ from app.core.clock import now as clock
 from app.core.config import Settings
 from app.core.db import Database, is_away, is_conflict
 from app.core.wakeups import Wakeups
+from app.forecasts.truth import REMINDERS
+from app.forecasts.watch import EPISODES_OF, concerns
 from app.gateways.operators import operators_of
 from app.gateways.roads import ROADS, Roads
 from app.gateways.router import NO_ATTRIBUTES, Router
 from app.notifications.audience import Reached, Skipped, choose, skipped_decision
+from app.notifications.reminders import balances_moved, is_ours, still_true
 from app.notifications.rows import Rows, cut_for
 from app.notifications.states import State
 from app.notifications.stops import STOPS, Stops
@@ -43,18 +47,19 @@ BATCH = 500
 
 # An account that somebody has locked does not count towards the batch: another planner finds the accounts behind it. LATERAL, because a join would
 # become a walk through all accounts as soon as the statistics remember a long queue.
-TAKE = sa.text("""
+TAKE = sa.text(f"""
 WITH due AS MATERIALIZED (
     SELECT a.* FROM (SELECT account_id FROM event_waiting ORDER BY event_id) w CROSS JOIN LATERAL (
-        SELECT id, number, name, status, balance, credit_limit, currency, locale, timezone, tariff, threshold, CAST(attributes AS text) AS attributes_json
-        FROM account WHERE id = w.account_id FOR NO KEY UPDATE SKIP LOCKED
+        SELECT id, number, name, status, balance, balance_as_of, credit_limit, currency, locale, timezone, tariff, threshold, CAST(attributes AS text) AS attributes_json,
+               {EPISODES_OF} AS episodes
+        FROM account a WHERE id = w.account_id FOR NO KEY UPDATE SKIP LOCKED
     ) a LIMIT :batch
 ), locked AS MATERIALIZED (
     SELECT DISTINCT ON (id) * FROM due
 ), taken AS (
     DELETE FROM event_waiting WHERE account_id = ANY(ARRAY(SELECT id FROM locked)) RETURNING event_id
 )
-SELECT e.id AS event_id, e.type AS event_type, e.time AS event_time, CAST(e.data AS text) AS event_data,
+SELECT e.id AS event_id, e.source AS event_source, e.type AS event_type, e.time AS event_time, CAST(e.data AS text) AS event_data,
        a.*
 FROM event e JOIN locked a ON a.id = e.account_id
 WHERE e.id = ANY(ARRAY(SELECT event_id FROM taken)) ORDER BY e.account_id, e.time, e.id
@@ -66,7 +71,7 @@ SELECT t.number AS types, t.revisions AS types_revision, w.number AS templates, 
 FROM ({TYPES_STAMP.text}) AS t(number, revisions), ({TEMPLATES_STAMP.text}) AS w(number, revisions)
 """)
 ACCOUNTS = sa.text("""
-SELECT id, number, name, status, balance, credit_limit, currency, locale, timezone, tariff, threshold,
+SELECT id, number, name, status, balance, balance_as_of, credit_limit, currency, locale, timezone, tariff, threshold,
        CAST(attributes AS text) AS attributes_json
 FROM account WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
@@ -86,6 +91,7 @@ class Waiting:
     """An event whose turn it is."""
 
     id: UUID
+    source: str
     type: str
     time: datetime
     data: dict[str, Any]
@@ -166,7 +172,10 @@ class Planner:
         for contact_id, account_id, *rest in await session.execute(CONTACTS, {"ids": ids}):
             contacts[account_id].append(Reached(contact_id, *rest))
         operators = await operators_of(session, addresses_in(contacts)) if router.asks_operator else {}
+        events, untrue = await self._true_ones(session, events)
         rows, tally, queues, now, gone = Rows(), Counter[tuple[str, ...]](), set[str](), clock(), list[UUID]()
+        for event in untrue:
+            rows.decide(event.id, event.account.id, event.type, [skipped_decision(event.type, Skipped(None, None, "resolved"))], now)
         for event in events:
             if event.account.status == ERASED:
                 gone.append(event.id)
@@ -176,6 +185,22 @@ class Planner:
         if gone:
             await session.execute(FORGET, {"ids": gone})
         return rows, tally, queues
+
+    async def _true_ones(self, session: AsyncSession, events: list[Waiting]) -> tuple[list[Waiting], list[Waiting]]:
+        """What balances change is changed; then our own reminders, with the figures of now, and those that are not true any more."""
+        told: dict[UUID, tuple[Any, list[Decimal]]] = {}
+        for event in events:
+            if event.data.get("balance") is not None and event.type not in REMINDERS and concerns(event.account, event.account.episodes):
+                told.setdefault(event.account.id, (event.account, []))[1].append(Decimal(event.data["balance"]))
+        if told:
+            await balances_moved(session, list(told.values()), self._settings.timezone, self._catalogue)
+        asked = [event for event in events if is_ours(event.type, event.source) and event.account.status != ERASED]
+        if not asked:
+            return events, []
+        answers = await still_true(session, [(event.type, event.data, event.account) for event in asked], self._settings.timezone, self._catalogue)
+        now_true = {event.id: data for event, data in zip(asked, answers, strict=True)}
+        kept = [replace(event, data=data) if (data := now_true.get(event.id, event.data)) is not None else None for event in events]
+        return [event for event in kept if event is not None], [event for event in asked if now_true[event.id] is None]
 
     def _decide_one(
         self,
@@ -237,7 +262,7 @@ class Planner:
 async def take(session: AsyncSession, batch: int) -> list[Waiting]:
     """The oldest waiting events, and with them all others of their accounts, which are locked until the end of the transaction."""
     rows: list[Any] = list((await session.execute(TAKE, {"batch": batch})).all())
-    return [Waiting(row.event_id, row.event_type, row.event_time, orjson.loads(row.event_data), row) for row in rows]
+    return [Waiting(row.event_id, row.event_source, row.event_type, row.event_time, orjson.loads(row.event_data), row) for row in rows]
 
 
 def addresses_in(contacts: dict[UUID, list[Reached]]) -> list[str]:

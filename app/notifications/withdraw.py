@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from app.accounts.suppressions import barred
 from app.core.clock import now
 from app.core.db import Executor
-from app.notifications.hold import close
+from app.notifications.ending import close
 from app.notifications.states import State
 
 # By the list of keys that the suppressions gave: the messages of an address are few, those of all addresses are not.

@@ -6,8 +6,11 @@ import pytest
 import sqlalchemy as sa
 
 from app.accounts import imports
-from app.accounts.imports import LINE_OCTETS, import_accounts, split_lines
+from app.accounts.imports import import_accounts, split_lines
+from app.accounts.lines import LINE_OCTETS, Reader
 from app.accounts.models import Account, Contact, PlannedCharge
+from app.accounts.save import save
+from app.accounts.snapshots import Snapshot
 from app.core.models import AuditRecord
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -232,6 +235,180 @@ async def test_balance_of_an_event_is_not_undone_by_a_snapshot_made_before_it(ap
     assert report["updated"] == 1
     one = (await api.get("/accounts/1")).json()
     assert (one["name"], one["balance"]) == ("b", "99.00")
+
+
+AS_OF = {"balance": "5.00", "balance_as_of": "2026-01-01T00:00:00Z"}
+
+
+@pytest.fixture
+def read_whole(monkeypatch):
+    """The lines that were read, and not passed over by their digest."""
+    read = []
+    original = Reader.read
+
+    def spied(self, line, digest=None):
+        read.append(json.loads(line)["number"])
+        return original(self, line, digest)
+
+    monkeypatch.setattr(Reader, "read", spied)
+    return read
+
+
+async def test_line_that_has_not_changed_is_not_even_read(api, read_whole):
+    lines = [line("1", name="a", **AS_OF), line("2", name="b"), line("3", balance="5.00")]
+    await send(api, *lines)
+    read_whole.clear()
+
+    same = await send(api, *lines, b"\n", line("4"))
+
+    assert counts(same) == {"received": 4, "created": 1, "updated": 0, "unchanged": 3, "rejected_total": 0}
+    assert read_whole == ["3", "4"]  # a balance without its time is of the moment at which it comes
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda api: api.patch("/accounts/1", json={"tariff": "New"}),
+        lambda api: api.put("/accounts/1", json={"contacts": []}),
+        lambda api: api.patch("/accounts/1", json={"charges": []}),
+        lambda api: api.patch("/accounts/1", json={"balance": "7.00"}),
+    ],
+)
+async def test_whatever_changes_an_account_makes_its_line_be_read_again(api, given_account, read_whole, change):
+    whole = line("1", **given_account())
+    await send(api, whole)
+    assert (await change(api)).status_code == 200
+    read_whole.clear()
+
+    report = await send(api, whole)
+
+    assert read_whole == ["1"]
+    one = (await api.get("/accounts/1")).json()
+    assert (one["tariff"], len(one["contacts"]), len(one["charges"])) == ("Home 100", 2, 1)
+    assert report["updated"] == (0 if one["balance"] == "7.00" else 1)  # the PATCH was newer
+
+
+async def test_contact_that_was_deleted_comes_back_with_the_next_snapshot(api, given_account):
+    whole = line("1", **given_account())
+    await send(api, whole)
+    contact = (await api.get("/accounts/1")).json()["contacts"][0]
+    assert (await api.delete(f"/accounts/1/contacts/{contact['id']}")).status_code == 204
+
+    report = await send(api, whole)
+
+    assert report["updated"] == 1
+    assert contact["address"] in [known["address"] for known in (await api.get("/accounts/1")).json()["contacts"]]
+
+
+async def test_erased_account_leaves_no_digest_and_its_line_makes_a_new_one(api, database, given_account):
+    await send(api, line("1", **given_account()))
+    assert (await api.delete("/accounts/1")).status_code == 204
+
+    async with database.transaction() as session:
+        assert (await session.execute(sa.text("SELECT imported FROM account"))).scalars().all() == [None]
+    assert (await send(api, line("1", **given_account())))["created"] == 1
+
+
+async def test_newer_balance_of_an_event_stays_and_its_line_need_not_be_read(api, read_whole):
+    whole = line("1", name="a", **AS_OF)
+    await send(api, whole)
+    event = {
+        "specversion": "1.0",
+        "id": "e",
+        "source": "/b",
+        "type": "balance.changed",
+        "subject": "1",
+        "time": "2026-01-02T00:00:00Z",
+        "data": {"balance": "99.00"},
+    }
+    assert (await api.post("/events", json=event, headers={"Content-Type": "application/cloudevents+json"})).status_code == 202
+    read_whole.clear()
+
+    report = await send(api, whole)
+
+    assert (report["unchanged"], read_whole) == (1, [])
+    assert (await api.get("/accounts/1")).json()["balance"] == "99.00"
+
+
+async def test_line_that_comes_again_after_another_one_is_taken_again(api, monkeypatch):
+    """Within a chunk, and in the chunk that is read while the one before it is being written."""
+    first, second = line("1", name="first", **AS_OF), line("1", name="second", **AS_OF)
+    await send(api, first)
+
+    report = await send(api, second, first)
+    assert (report["updated"], (await api.get("/accounts/1")).json()["name"]) == (1, "first")
+
+    monkeypatch.setattr(imports, "CHUNK_LINES", 2)
+    report = await send(api, second, line("2"), first, line("3"))
+    assert (report["updated"], (await api.get("/accounts/1")).json()["name"]) == (2, "first")
+
+
+async def test_same_said_in_other_words_changes_nothing_and_is_passed_over_the_next_time(api, read_whole, database):
+    await send(api, line("1", name="a", tariff="t"))
+    other = b'{"tariff": "t", "number": "1",   "name": "a"}\n'
+
+    assert (await send(api, other))["unchanged"] == 1
+    read_whole.clear()
+
+    assert (await send(api, other))["unchanged"] == 1
+    assert read_whole == []
+
+
+async def test_other_region_reads_every_line_again(database, settings, read_whole):
+    async def one():
+        yield line("1", contacts=[{"channel": "sms", "address": "8 701 123 45 67"}])
+
+    await import_accounts(database, settings, one())
+    read_whole.clear()
+
+    report = await import_accounts(database, settings.model_copy(update={"phone_region": "KZ"}), one())
+
+    assert (report.unchanged, read_whole) == (1, ["1"])
+
+
+async def test_many_new_accounts_are_stored_as_few_are(api, given_account):
+    """COPY and INSERT write the same, backslashes and line ends in attributes included."""
+    odd = given_account(name="back\\slash \u00a0 «a»", attributes={"text": "tab\tline\nback\\slash", "n": None}, threshold=None)
+    odd["charges"][0] |= {"title": "\\N", "announce": False, "start_on": "2026-01-02"}
+
+    await send(api, *(line(f"many-{n:03}", **odd) for n in range(200)), *(line(f"bare-{n:03}") for n in range(5)))
+    await api.put("/accounts/few", json=odd)
+    await api.put("/accounts/few-bare", json={})
+
+    for many, few in (("many-123", "few"), ("bare-003", "few-bare")):
+        found = [(await api.get(f"/accounts/{number}")).json() for number in (many, few)]
+        for account in found:
+            for name in ("number", "created_at", "updated_at"):
+                del account[name]
+            for contact in account["contacts"]:
+                del contact["id"]
+        assert found[0] == found[1]
+
+
+async def test_number_that_is_taken_during_the_import_spoils_nothing(api, database, settings):
+    """Another import has the number, uncommitted, when ours copies it."""
+    async with database.transaction() as session:
+        await save(session, [Snapshot("050", {"name": "theirs"}, None, None, None, None)], settings)
+        ours = asyncio.create_task(send(api, *(line(f"{n:03}", name="ours", contacts=[{"channel": "sms", "address": "+79161234567"}]) for n in range(200))))
+        await asyncio.sleep(0.5)
+
+    report = await ours
+
+    assert counts(report) == {"received": 200, "created": 199, "updated": 1, "unchanged": 0, "rejected_total": 0}
+    one = (await api.get("/accounts/050")).json()
+    assert (one["name"], len(one["contacts"])) == ("ours", 1)
+
+
+async def test_balance_that_an_import_moves_is_looked_at_only_where_somebody_may_have_to_be_told(api, database):
+    lines = [line("1", threshold="10.00", **AS_OF), line("2", **AS_OF), line("3", threshold="10.00", **AS_OF)]
+    await send(api, *lines)
+    later = {"balance": "6.00", "balance_as_of": "2026-01-02T00:00:00Z"}
+
+    await send(api, line("1", **later), line("2", **later), line("3", tariff="New"), line("new", threshold="10.00", **later))
+
+    async with database.transaction() as session:
+        moved = await session.scalars(sa.text("SELECT number FROM balance_moved m JOIN account a ON a.id = m.account_id"))
+        assert moved.all() == ["1"]
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 10_000])

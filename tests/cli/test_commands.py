@@ -45,7 +45,7 @@ COMMANDS = list(every_command())
 def test_every_command_of_the_documentation_is_there():
     assert {" ".join(command) for command in COMMANDS} >= {
         *("up", "serve", "worker", "migrate", "openapi", "key create", "key list", "key revoke", "token"),
-        *("gateway apply", "gateway check", "import accounts", "smsc-simulator", "mailbox"),
+        *("gateway apply", "gateway check", "import accounts", "scan", "smsc-simulator", "mailbox"),
     }
 
 

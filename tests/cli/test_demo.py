@@ -13,6 +13,8 @@ from app.children import free_port
 from app.demo.script import BATCH, SINGLE, expected_state, zone_with_day
 from app.embedded.running import find_running
 
+REMINDERS_BY_SMS = [[kind, "sms"] for kind in ("balance.threshold_reached", "balance.exhausting", "charges.upcoming")]
+
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
@@ -42,8 +44,13 @@ def test_demo_ends_by_itself_with_every_message_in_its_expected_state(data_dir):
         "failed",
         "accepted",
         "delivered",
+        "exhaustion: 11 accounts, ",
+        "upcoming: 11 accounts, ",
     ):
         assert word in said, word
+    rows = [line.split() for line in said.splitlines() if line.endswith("  ok")]
+    assert len(rows) == 16
+    assert [(row[0], row[5]) for row in rows if row[1:3] in REMINDERS_BY_SMS] == [("100509", "delivered"), ("100510", "delivered"), ("100511", "delivered")]
     assert find_running(data_dir) == ("", "")
 
 

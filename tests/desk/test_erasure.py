@@ -185,5 +185,6 @@ async def test_tombstone_keeps_the_id_alone(api, database, settings, life):
         "tariff": "",
         "threshold": None,
         "attributes": {},
+        "imported": None,
     }
     assert (row.balance, row.credit_limit) == (0, 0)

@@ -266,7 +266,7 @@ def headings(path: Path) -> set[str]:
 
 
 def test_every_page_for_operators_is_there_in_russian_with_the_same_parts():
-    for name in ("install.md", "gateways.md", "templates.md", "runbook.md"):
+    for name in ("install.md", "gateways.md", "templates.md", "forecasts.md", "runbook.md"):
         english, russian = (page(f"{folder}{name}") for folder in BOTH)
         assert len(re.findall(r"^## ", english, re.MULTILINE)) == len(re.findall(r"^## ", russian, re.MULTILINE)), name
         assert len(rows(english)) == len(rows(russian)), name

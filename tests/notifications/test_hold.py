@@ -8,7 +8,8 @@ import sqlalchemy as sa
 import time_machine
 
 from app.core.clock import now
-from app.notifications.hold import Holding, close
+from app.notifications.ending import close
+from app.notifications.hold import Holding
 from app.notifications.states import State
 from tests.builders.accounts import PHONE, a_contact, an_account
 from tests.builders.events import a_waiting_event

@@ -8,7 +8,8 @@ from uuid import uuid4
 import pytest
 
 from app.core.clock import now
-from app.notifications.hold import Holding, close
+from app.notifications.ending import close
+from app.notifications.hold import Holding
 from app.notifications.states import State
 from app.notifications.stops import Switch
 from tests.builders.accounts import an_account

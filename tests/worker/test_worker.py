@@ -13,7 +13,7 @@ from app.core.errors import ConfigurationError
 from app.core.wakeups import Wakeups
 from app.simulators.mailbox import Mailbox
 from app.simulators.smsc import SmscSimulator
-from app.worker import Office, follow_gateways
+from app.worker import follow_gateways
 from tests.builders.accounts import an_account
 from tests.builders.events import a_waiting_event
 from tests.builders.gateways import QUICK, an_smpp_gateway, an_smtp_gateway
@@ -27,22 +27,6 @@ NO_REDIS = "redis://127.0.0.1:9/0"
 async def smsc():
     async with SmscSimulator() as simulator:
         yield simulator
-
-
-@pytest.fixture
-async def open_office(settings):
-    offices = []
-
-    def open_office(**changes):
-        office = Office(settings.model_copy(update=changes))
-        offices.append(office)
-        return office
-
-    yield open_office
-    for office in offices:
-        await office.shut(*office.stations)
-        await office.wakeups.close()
-        await office.database.close()
 
 
 async def until(condition, seconds=15):

@@ -1,0 +1,154 @@
+"""The rules of what will happen, in SQL: staged for a slice of all accounts, and the same for a few given ones. Dates only: no clock can shift a day.
+
+    AT_RISK   who could run out at all: an upper bound of the charges to come, ignoring start, end and what is posted (most accounts leave here)
+    RUNS_OUT  of those, who does, on which day, and by how much
+    LOW       whose balance is at or below the threshold
+    UPCOMING  whose announced charges fall on the day that is spoken of
+    DUE       the charges of given accounts, day by day
+
+A charge counts on a due day when start_on <= due <= end_on and due > posted_through. The charges of one day are one sum. An account runs out on the first
+day on which the sum to that day is greater than what is available (balance and credit limit): with exactly nothing left it is covered. An account that
+owes more than its credit already has run out today. The calendar itself (month ends, leap days) is the SQL function `charge_calendar`.
+"""
+
+import calendar
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from app.core.db import Executor
+
+RULES = 1  # the version of this meaning; kept with every hit
+
+COUNTS = "k.due_on > coalesce(c.posted_through, '-infinity') AND k.due_on BETWEEN coalesce(c.start_on, '-infinity') AND coalesce(c.end_on, 'infinity')"
+
+AT_RISK = sa.text("""
+CREATE TEMP TABLE at_risk ON COMMIT DROP AS
+WITH calendar AS MATERIALIZED (SELECT key, count(*) AS times FROM charge_calendar(CAST(:as_of AS date), CAST(:upto AS date)) GROUP BY key)
+SELECT 0 AS ref, a.id, a.balance + a.credit_limit AS available
+FROM account a LEFT JOIN (
+    SELECT c.account_id, sum(c.amount * k.times) AS most
+    FROM planned_charge c JOIN calendar k ON k.key = c.calendar_key
+    WHERE c.account_id >= :first AND c.account_id < :last
+      -- Between the same ids there are the accounts of all the other zones: their charges are none of ours to sum.
+      AND c.account_id IN (SELECT id FROM account WHERE id >= :first AND id < :last AND timezone = :zone)
+    GROUP BY c.account_id
+) u ON u.account_id = a.id
+WHERE a.id >= :first AND a.id < :last AND a.timezone = :zone AND a.status = 'active' AND (a.balance_as_of IS NULL OR a.balance_as_of >= :fresh)
+  AND (a.balance + a.credit_limit < 0 OR u.most > a.balance + a.credit_limit)
+""")
+ANALYZE = sa.text("ANALYZE at_risk")
+_RUNS_OUT = f"""
+WITH calendar AS MATERIALIZED (SELECT * FROM charge_calendar(CAST(:as_of AS date), CAST(:upto AS date))), due AS (
+    SELECT r.ref, r.id, r.available, k.due_on, c.amount
+    FROM {{at_risk}} r JOIN planned_charge c ON c.account_id = r.id JOIN calendar k ON k.key = c.calendar_key WHERE {COUNTS}
+    UNION ALL SELECT ref, id, available, CAST(:as_of AS date), 0 FROM {{at_risk}} r WHERE available < 0
+), of_day AS (
+    SELECT ref, id, available, due_on, sum(sum(amount)) OVER (PARTITION BY ref, id ORDER BY due_on) - available AS missing FROM due GROUP BY ref, id, available, due_on
+)
+SELECT DISTINCT ON (ref, id) ref, id, due_on AS exhausts_on, missing AS shortfall FROM of_day WHERE missing > 0 ORDER BY ref, id, due_on
+"""
+RUNS_OUT_SQL = _RUNS_OUT.format(at_risk="at_risk")
+RUNS_OUT_OF = sa.text(
+    _RUNS_OUT.format(at_risk="(SELECT * FROM unnest(CAST(:refs AS int[]), CAST(:ids AS uuid[]), CAST(:availables AS numeric[])) AS g(ref, id, available))")
+)
+DUE = sa.text(f"""
+SELECT c.account_id, k.due_on, c.external_id, c.title, c.amount, c.announce, c.kind
+FROM planned_charge c JOIN charge_calendar(CAST(:as_of AS date), CAST(:upto AS date)) k ON k.key = c.calendar_key
+WHERE c.account_id = ANY(CAST(:ids AS uuid[])) AND {COUNTS} ORDER BY c.account_id, k.due_on, c.external_id
+""")
+
+TOTAL = sa.text(f"""
+SELECT c.account_id, sum(c.amount) AS total
+FROM planned_charge c JOIN charge_calendar(CAST(:as_of AS date), CAST(:upto AS date)) k ON k.key = c.calendar_key
+WHERE c.account_id = ANY(CAST(:ids AS uuid[])) AND {COUNTS} GROUP BY c.account_id
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class RunsOut:
+    """The first day that is not covered, and what is missing on it."""
+
+    ref: int
+    account_id: UUID
+    exhausts_on: date
+    shortfall: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """One charge on one day."""
+
+    due_on: date
+    id: str
+    title: str
+    amount: Decimal
+    announce: bool
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Accounts of one zone between two ids, the last one excluded."""
+
+    zone: str
+    first: UUID
+    last: UUID
+
+
+async def runs_out_of(session: Executor, asked: Sequence[tuple[UUID, Decimal]], as_of: date, horizon: int) -> dict[int, RunsOut]:
+    """By the position in `asked` (account, what is available): those that run out from as_of to as_of + horizon days, both ends in."""
+    if not asked:
+        return {}
+    values = {
+        "refs": list(range(len(asked))),
+        "ids": [account_id for account_id, _ in asked],
+        "availables": [available for _, available in asked],
+        "as_of": as_of,
+        "upto": as_of + timedelta(days=horizon),
+    }
+    return {row.ref: RunsOut(*row) for row in (await session.execute(RUNS_OUT_OF, values)).all()}
+
+
+async def due_of(session: Executor, ids: Sequence[UUID], as_of: date, upto: date) -> dict[UUID, list[Due]]:
+    """The charges of these accounts that count from as_of to upto, both ends in, by day."""
+    found: dict[UUID, list[Due]] = defaultdict(list)
+    if ids:
+        for account_id, *due in await session.execute(DUE, {"ids": list(ids), "as_of": as_of, "upto": upto}):
+            found[account_id].append(Due(*due))
+    return found
+
+
+async def total_of(session: Executor, ids: Sequence[UUID], as_of: date, upto: date) -> dict[UUID, Decimal]:
+    """What these accounts will be charged from as_of to upto, both ends in. Those without charges are left out."""
+    if not ids:
+        return {}
+    return {row.account_id: row.total for row in await session.execute(TOTAL, {"ids": list(ids), "as_of": as_of, "upto": upto})}
+
+
+def stage_of(days_left: int, warning_days: Sequence[int]) -> int | None:
+    """The smallest number of warning days that is reached, or nothing."""
+    return min((days for days in warning_days if days_left <= days), default=None)
+
+
+def period_end(as_of: date) -> date:
+    """The last day of the month that begins on as_of: what a recommended payment covers."""
+    year, month = divmod(as_of.year * 12 + as_of.month, 12)
+    return date(year, month + 1, min(as_of.day, calendar.monthrange(year, month + 1)[1])) - timedelta(days=1)
+
+
+def recommended_payment(available: Decimal, due: Sequence[Due], shortfall: Decimal | None) -> Decimal | None:
+    """What is missing until `period_end`, at least the shortfall; nothing where nothing is missing."""
+    return missing_of(available, sum((charge.amount for charge in due), Decimal("0.00")), shortfall)
+
+
+def missing_of(available: Decimal, total: Decimal, shortfall: Decimal | None) -> Decimal | None:
+    """The same from the sum of the charges."""
+    missing = total - available
+    wanted = max(missing, shortfall or Decimal("0.00"))
+    return wanted if wanted > 0 else None
