@@ -111,9 +111,9 @@ class Books:
         last = [part.submits[-1] for part in parts.values()]
         if all(line["taken"] and line["status"] is not None for line in last) and len(parts) == self.totals[number]:
             return "taken, no last word"
-        if any(line["status"] is None for line in last):
-            return "taken, not answered" if all(line["taken"] for line in last) else "not answered"
-        return "refused in part" if any(line["taken"] for line in last) else "refused"
+        if any(line["status"] for line in last):  # a refusal decides, whatever the other parts met: the message cannot be whole
+            return "refused" if all(line["status"] for line in last) else "refused in part"
+        return "taken, not answered" if all(line["taken"] for line in last) else "not answered"
 
     def _is_right(self, number: str, state: str, parts: dict[int, Part]) -> bool:
         cause = self._cause(number, parts)

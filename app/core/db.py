@@ -50,6 +50,13 @@ def is_conflict(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in AGAIN
 
 
+def is_datas_fault(error: BaseException) -> bool:
+    """Whether what was written is to blame and would be refused again: data exceptions, constraints, limits, or a mistake of ours that it brought to light.
+    A table that is missing or locked away (42, 42501, ...) is nobody's data's fault."""
+    state = str(getattr(error.orig, "sqlstate", None) or "") if isinstance(error, DBAPIError) else ""
+    return not state or state[:2] in ("22", "23", "54")
+
+
 def moment(**more: Any) -> Any:
     """An aware instant (timestamptz)."""
     return Field(sa_type=MOMENT, **more)

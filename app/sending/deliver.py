@@ -139,7 +139,7 @@ class Delivery:
         for claimed in batch:
             claimed.began = began
             earlier = self._in_hand.get(claimed.id)
-            if earlier is not None and not earlier.told and earlier.id not in self._unwritten:
+            if earlier is not None and not earlier.told:
                 # Its lease has ended while it was on the wire, and somebody queued it again. Twice on one wire, its outcomes could not be told apart.
                 self._flusher.outcome(claimed, Deferred("still_on_the_wire", STILL_OUT, spends_attempt=False))
                 continue

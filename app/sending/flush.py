@@ -19,7 +19,7 @@ import structlog
 
 from app.core import metrics
 from app.core.clock import now
-from app.core.db import Database, Executor, is_away, is_conflict
+from app.core.db import Database, Executor, is_away, is_datas_fault
 from app.sending.claim import Claimed
 from app.sending.late import Late, settle_late
 from app.sending.outcome import Accepted, Outcome
@@ -151,7 +151,7 @@ class Flusher:
     async def _cannot_be_written(self, batch: Batch, error: Exception) -> None:
         """It is alone. An outcome's lease ends as `unknown`; a receipt is refused, and the far side keeps it."""
         for receipt, _ in batch.receipts:
-            if is_conflict(error) or not self._is_refused_too_often(receipt.raw):
+            if not is_datas_fault(error) or not self._is_refused_too_often(receipt.raw):
                 receipt.nack()
             elif receipt.is_poison:
                 log.error("receipt_thrown_away", gateway=self.policy.gateway, octets=len(receipt.raw), sha256=hashlib.sha256(receipt.raw).hexdigest())

@@ -21,6 +21,7 @@ from app.core.wakeups import MAIL, PLAN, Wakeups, bind_queue
 from app.notifications.rows import CHANGES
 from app.notifications.states import State
 from app.notifications.withdraw import withdraw
+from app.sending.settle import ONCE_MORE_DETAIL
 from app.tracking.clear_up import clear_up
 from app.tracking.inbound import give_up_parts
 from app.tracking.match import take_home
@@ -34,7 +35,7 @@ BATCH = 500
 PARKED_BATCH = 2000
 PARKED_FOR = timedelta(minutes=10)
 NOTHING = UUID(int=0)
-SENT_AGAIN = {"email": "sent again with the same Message-ID", "sms": "sent once more, as on_response_timeout says; the first may have arrived, too"}
+SENT_AGAIN = {"email": "sent again with the same Message-ID", "sms": ONCE_MORE_DETAIL}
 
 ENDED = sa.text("""
 SELECT o.message_id, o.channel, o.gateway, coalesce(o.claimed_at, now()) AS claimed_at, o.resent, o.expires_at > now() AS is_of_use, m.type

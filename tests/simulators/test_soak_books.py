@@ -53,6 +53,8 @@ def part(number, **facts):
         ("undelivered", [part(1), part(2), told(id="1"), told("UNDELIV", id="2")], True),
         ("accepted", [part(1), part(2), told(id="1")], True),
         ("failed", [part(1), part(2, taken=False, status=11, id=None)], True),
+        ("failed", [part(1, taken=False, status=11, id=None), part(2, taken=False, status=None, id=None)], True),
+        ("failed", [part(1), part(2, taken=False, status=None, id=None)], False),
         ("queued", [SENT], False),
     ],
 )
