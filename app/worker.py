@@ -17,6 +17,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any, Protocol, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -201,7 +202,7 @@ class Office:
                 References(self.database),
                 Traces(self.database),
                 Reminders(self.database, self.settings, self.wakeups),
-                OldScans(self.database),
+                OldScans(self.database, timedelta(days=self.settings.retention_days_record)),
             )
         if queue == SCAN:
             return ScanStation(self.database, self.settings, self.wakeups, Appraiser(self.settings))

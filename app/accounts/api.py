@@ -15,8 +15,8 @@ from starlette.requests import ClientDisconnect
 from app.accounts.contacts import AddressError, normalise
 from app.accounts.imports import import_accounts, split_lines
 from app.accounts.models import Account, Contact
-from app.accounts.save import Saved, save
-from app.accounts.search import MAX_QUERY, account_of, find
+from app.accounts.save import Saved, change, save
+from app.accounts.search import MAX_QUERY, AccountNotFound, account_of, find
 from app.accounts.shapes import MAX_CONTACTS, AccountIn, AccountLine, AccountPatch, ContactIn, Number
 from app.accounts.snapshots import snapshot
 from app.accounts.views import AccountOut, ContactOut, show
@@ -134,7 +134,8 @@ async def put_account(
 
     A snapshot may be older than what an event has told since: a stored balance of a later `balance_as_of` stays, with its time, and the rest is taken.
     """
-    saved = await _save(request, session, number, body)
+    settings = request.app.state.settings
+    saved = (await save(session, [snapshot(number, body, settings.phone_region)], settings))[number]
     if saved.outcome == "created":
         response.status_code = 201
     await _record(session, caller, "account.create" if saved.outcome == "created" else "account.update", saved)
@@ -149,8 +150,10 @@ async def get_account(number: AccountNumber, session: SessionDep, caller: MayRea
 @router.patch("/{number}", operation_id="patch_account", summary="Change something of an account")
 async def patch_account(request: Request, number: AccountNumber, body: AccountPatch, session: SessionDep, caller: MayWriteAccounts) -> AccountOut:
     """As PUT, but it makes no new account."""
-    await account_of(session, number, lock=True)
-    await _record(session, caller, "account.update", await _save(request, session, number, body))
+    saved = await change(session, [snapshot(number, body, request.app.state.settings.phone_region)])
+    if number not in saved:
+        raise AccountNotFound
+    await _record(session, caller, "account.update", saved[number])
     return await _shown(session, number)
 
 
@@ -184,7 +187,7 @@ async def delete_contact(number: AccountNumber, contact_id: UUID, session: Sessi
     if contact is None or contact.account_id != account.id:
         raise ContactNotFound
     await session.delete(contact)
-    account.imported = None
+    account.imported = account.imported_lists = None
     await audit.record(session, caller, "contact.delete", f"contact:{contact_id}", {"account": str(account.id), "address": contact.address})
 
 
@@ -204,11 +207,6 @@ def checked_address(body: ContactIn, region: str) -> str:
         return normalise(body.channel, body.address, region)
     except AddressError as error:
         raise field_invalid(("address",), error.code, error.detail) from None
-
-
-async def _save(request: Request, session: AsyncSession, number: str, body: AccountPatch) -> Saved:
-    settings = request.app.state.settings
-    return (await save(session, [snapshot(number, body, settings.phone_region)], settings))[number]
 
 
 async def _record(session: AsyncSession, caller: Caller, action: str, saved: Saved) -> None:

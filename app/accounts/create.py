@@ -1,34 +1,32 @@
 """New accounts: a few by INSERT, thousands by COPY."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy.exc import IntegrityError
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.accounts.snapshots import FIELDS, Charge, Snapshot
-from app.accounts.writes import BREATH, INSERT_ACCOUNTS, PUT_CHARGES, PUT_CONTACTS, ZERO, charge_row
+from app.accounts.snapshots import FIELDS, Address, Charge, Snapshot
+from app.accounts.writes import INSERT_ACCOUNTS, PUT_CHARGES, PUT_CONTACTS, ZERO, charge_row
 from app.core.clock import now
 from app.core.config import Settings
 from app.core.db import NULL, copy_rows, copy_text
 from app.core.ids import new_id, new_id_text
 
-MANY = 100  # accounts for which COPY pays
-
-ACCOUNT = ("id", "number", *FIELDS, "balance", "balance_as_of", "imported", "created_at", "updated_at")
+ACCOUNT = ("id", "number", *FIELDS, "balance", "balance_as_of", "imported", "imported_lists", "created_at", "updated_at")
 CONTACT = ("id", "account_id", "channel", "address", "label", "origin", "created_at")
 CHARGE = ("id", "account_id", "external_id", "title", "amount", "kind", "slot", "on_date", "start_on", "end_on", "posted_through", "announce")
+BEGUN = sa.text("SELECT 1")  # BEGIN goes out with the first statement, and COPY goes past whoever sends it
+PIECE_ROWS = 200  # what is handed over at once: enough for the server to be busy with until it is our turn again
 
 
-async def create(session: AsyncSession, given: Sequence[Snapshot], settings: Settings) -> dict[str, UUID]:
-    """Make these accounts; number -> id. One that somebody else makes at the same time is left out of the answer."""
-    if not given:
-        return {}
-    defaults = {
+def defaults_of(settings: Settings) -> dict[str, Any]:
+    """What a new account has of which nothing was said."""
+    return {
         "name": "",
         "status": "active",
         "credit_limit": ZERO,
@@ -39,22 +37,19 @@ async def create(session: AsyncSession, given: Sequence[Snapshot], settings: Set
         "threshold": None,
         "attributes": {},
     }
-    if len(given) >= MANY:
-        try:
-            async with session.begin_nested():
-                return await _copy(session, given, defaults, now())
-        except IntegrityError:
-            pass  # one of these numbers has been taken this very moment: INSERT passes over it
-    return await _insert(session, given, defaults, now())
 
 
-async def _insert(session: AsyncSession, given: Sequence[Snapshot], defaults: dict[str, Any], moment: datetime) -> dict[str, UUID]:
+async def create(session: AsyncSession, given: Sequence[Snapshot], settings: Settings) -> dict[str, UUID]:
+    """Make these accounts; number -> id. One that somebody else makes at the same time is left out of the answer."""
+    if not given:
+        return {}
+    defaults, moment = defaults_of(settings), now()
     rows = []
     for one in given:
         fields = defaults | one.fields
         fields["attributes"] = orjson.dumps(fields["attributes"]).decode()
         as_of = None if one.balance is None else one.balance_as_of or moment
-        rows.append((new_id(), one.number, *(fields[name] for name in FIELDS), one.balance or ZERO, as_of, one.digest, moment, moment))
+        rows.append((new_id(), one.number, *(fields[name] for name in FIELDS), one.balance or ZERO, as_of, one.digest, one.lists, moment, moment))
     made = await INSERT_ACCOUNTS.run(session, rows)
     assert made is not None
     ids = {row.number: row.id for row in made}
@@ -64,44 +59,63 @@ async def _insert(session: AsyncSession, given: Sequence[Snapshot], defaults: di
     return ids
 
 
-async def _copy(session: AsyncSession, given: Sequence[Snapshot], defaults: dict[str, Any], moment: datetime) -> dict[str, UUID]:
-    ids = {one.number: new_id() for one in given}
-    at = moment.isoformat()
-    owned = [(str(id_), one) for id_, one in zip(ids.values(), given, strict=True)]
-    await copy_rows(session, "account", ACCOUNT, _pieces(owned, lambda id_, one: [_account_line(id_, one, defaults, at)]))
-    # Nobody else sees the accounts yet, so nobody else has given them anything: no row can conflict.
-    if any(one.contacts for one in given):
-        await copy_rows(session, "contact", CONTACT, _pieces(owned, lambda id_, one: [_contact_line(id_, *contact, at) for contact in one.contacts or ()]))
-    if any(one.charges for one in given):
-        await copy_rows(session, "planned_charge", CHARGE, _pieces(owned, lambda id_, one: [_charge_line(id_, charge) for charge in one.charges or ()]))
-    return ids
+@dataclass(slots=True)
+class NewAccounts:
+    """New accounts as lines of COPY's text format, which the server takes as they are. They are of `moment`."""
+
+    defaults: dict[str, Any]
+    moment: datetime
+    at: str = field(init=False)
+    accounts: list[str] = field(default_factory=list)
+    contacts: list[str] = field(default_factory=list)
+    charges: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.at = self.moment.isoformat()
+
+    def add(self, one: Snapshot) -> None:
+        id_ = new_id_text()
+        self.accounts.append(self._account(id_, one))
+        if one.contacts:
+            self.contacts += [_contact(id_, contact, self.at) for contact in one.contacts]
+        if one.charges:
+            self.charges += [_charge(id_, charge) for charge in one.charges]
+
+    def _account(self, id_: str, one: Snapshot) -> str:
+        said = self.defaults | one.fields
+        threshold, attributes = said["threshold"], said["attributes"]
+        as_of = NULL if one.balance is None else one.balance_as_of.isoformat() if one.balance_as_of else self.at
+        return (
+            f"{id_}\t{copy_text(one.number)}\t{copy_text(said['name'])}\t{said['status']}\t{said['credit_limit']!s}\t{said['currency']}\t{said['locale']}\t"
+            f"{said['timezone']}\t{copy_text(said['tariff'])}\t{NULL if threshold is None else str(threshold)}\t"
+            f"{copy_text(orjson.dumps(attributes).decode()) if attributes else '{}'}\t{one.balance or ZERO!s}\t{as_of}\t"
+            f"{NULL if one.digest is None else one.digest}\t{NULL if one.lists is None else one.lists}\t{self.at}\t{self.at}\n"
+        )
+
+    async def copy(self, session: AsyncSession) -> None:
+        """In the session's transaction. IntegrityError when a single one of these numbers is taken: then the transaction is lost.
+
+        Nobody else sees the accounts yet, so nobody else has given them anything: of contacts and charges no row can conflict.
+        """
+        await session.execute(BEGUN)
+        for table, columns, lines in (("account", ACCOUNT, self.accounts), ("contact", CONTACT, self.contacts), ("planned_charge", CHARGE, self.charges)):
+            if lines:
+                await copy_rows(session, table, columns, _pieces(lines))
 
 
-async def _pieces(owned: Sequence[tuple[str, Snapshot]], lines: Callable[[str, Snapshot], Iterable[str]]) -> AsyncIterator[bytes]:
-    for begin in range(0, len(owned), BREATH):
-        yield "".join([line for id_, one in owned[begin : begin + BREATH] for line in lines(id_, one)]).encode()
-        await asyncio.sleep(0)  # the loop has other requests to serve
+async def _pieces(lines: Sequence[str]) -> AsyncIterator[bytes]:
+    for begin in range(0, len(lines), PIECE_ROWS):
+        yield "".join(lines[begin : begin + PIECE_ROWS]).encode()
 
 
-def _account_line(id_: str, one: Snapshot, defaults: dict[str, Any], at: str) -> str:
-    said = defaults | one.fields
-    threshold, attributes = said["threshold"], said["attributes"]
-    as_of = NULL if one.balance is None else one.balance_as_of.isoformat() if one.balance_as_of else at
-    return (
-        f"{id_}\t{copy_text(one.number)}\t{copy_text(said['name'])}\t{said['status']}\t{said['credit_limit']}\t{said['currency']}\t{said['locale']}\t"
-        f"{said['timezone']}\t{copy_text(said['tariff'])}\t{NULL if threshold is None else threshold}\t"
-        f"{copy_text(orjson.dumps(attributes).decode()) if attributes else '{}'}\t{one.balance or ZERO}\t{as_of}\t"
-        f"{NULL if one.digest is None else one.digest}\t{at}\t{at}\n"
-    )
-
-
-def _contact_line(account_id: str, channel: str, address: str, label: str, at: str) -> str:
+def _contact(account_id: str, contact: Address, at: str) -> str:
+    channel, address, label = contact
     return f"{new_id_text()}\t{account_id}\t{channel}\t{copy_text(address)}\t{copy_text(label)}\tbilling\t{at}\n"
 
 
-def _charge_line(account_id: str, charge: Charge) -> str:
+def _charge(account_id: str, charge: Charge) -> str:
     id_, title, amount, kind, slot, on, start_on, end_on, posted_through, announce = charge
     return (
-        f"{new_id_text()}\t{account_id}\t{copy_text(id_)}\t{copy_text(title)}\t{amount}\t{kind}\t{slot}\t{on or NULL}\t{start_on or NULL}\t{end_on or NULL}\t"
+        f"{new_id_text()}\t{account_id}\t{copy_text(id_)}\t{copy_text(title)}\t{amount!s}\t{kind}\t{slot}\t{on or NULL}\t{start_on or NULL}\t{end_on or NULL}\t"
         f"{posted_through or NULL}\t{announce}\n"
     )

@@ -2,6 +2,7 @@
 
 What is stored is read and compared first; only what differs is locked, read again and written. An account remembers the digest of the import line that
 would change nothing if it came again, so that most lines of a nightly snapshot are neither read nor compared: it writes nothing and stands in nobody's way.
+Another digest is of what the line said of contacts and charges: a line with a new balance alone has its other half passed over.
 Whoever changes what such a line speaks of takes the digest away. A newer balance alone does not: that the line's own is older is decided once for all.
 """
 
@@ -18,24 +19,38 @@ from sqlmodel import SQLModel
 from app.accounts.create import create
 from app.accounts.models import Account, Contact, PlannedCharge
 from app.accounts.snapshots import Address, Charge, Snapshot
-from app.accounts.writes import BREATH, WRITTEN, Writes, any_of, charge_row, write
+from app.accounts.writes import BREATH, WRITTEN, Writes, charge_row, write
 from app.core.clock import now
 from app.core.config import Settings
 from app.core.ids import new_id
 
 COLUMNS = (*WRITTEN, "number")
-MONEY = frozenset({"balance", "credit_limit", "threshold", "status", "charges"})  # what decides whether somebody has to be reminded
+# What decides whether somebody has to be reminded, and which day it is for him.
+MONEY = frozenset({"balance", "credit_limit", "threshold", "status", "charges", "timezone"})
 
 Outcome = Literal["created", "updated", "unchanged"]
 
 _account, _contact, _charge = (SQLModel.metadata.tables[table.__tablename__] for table in (Account, Contact, PlannedCharge))
 
-KNOWN = sa.text("SELECT number FROM account WHERE number = ANY(CAST(:numbers AS text[]))")
-# Of most accounts nobody has been told anything, and nothing is to be told: as `watch.concerns` has it.
+
+def _given(kind: Any) -> Any:
+    """`= ANY(array)`: one parameter, however many values."""
+    return sa.any_(sa.cast(sa.bindparam("given"), sa.ARRAY(kind)))
+
+
+ACCOUNTS = sa.select(*(_account.c[name] for name in COLUMNS)).where(_account.c.number == _given(sa.Text))
+# FOR NO KEY UPDATE in the order of ids: as intake and planning do, so that nobody waits in a circle.
+ACCOUNTS_LOCKED = ACCOUNTS.order_by(_account.c.id).with_for_update(key_share=True)
+CONTACTS, CHARGES = (sa.select(*(c for c in table.c if c.computed is None)).where(table.c.account_id == _given(sa.Uuid)) for table in (_contact, _charge))
+
+# Of most accounts nobody has been told anything, and nothing is to be told: as `watch.concerns` has it; or charges to come were announced, and those
+# words may be waiting still.
 MOVED = sa.text("""
 INSERT INTO balance_moved (account_id)
 SELECT a.id FROM account a WHERE a.id = ANY(CAST(:ids AS uuid[])) AND (
-    a.threshold IS NOT NULL OR EXISTS (SELECT FROM forecast_episode e WHERE e.account_id = a.id AND e.is_open)
+    a.balance <= a.threshold OR EXISTS (SELECT FROM forecast_episode e WHERE e.account_id = a.id AND e.is_open) OR EXISTS (
+        SELECT FROM forecast_hit h WHERE h.account_id = a.id AND h.kind = 'upcoming' AND h.episode = 0 AND h.mark >= CAST(current_date - 1 AS text)
+    )
 ) ON CONFLICT DO NOTHING
 """)
 
@@ -62,61 +77,72 @@ async def save(session: AsyncSession, given: Iterable[Snapshot], settings: Setti
     Locks the accounts that change. Repeating it changes nothing; two at once of a new number make one account.
     """
     wanted = {one.number: one for one in sorted(given, key=lambda one: one.number)}
-    again = await _known(session, [one for one in wanted.values() if one.digest is not None])
-    stored = await _read(session, [one for one in wanted.values() if one.digest is None])
-    saved = {number: Saved(known.values["id"], "unchanged") for number, known in stored.items()}
-    known_numbers = saved.keys() | {one.number for one in again}
-    made = await create(session, [one for number, one in wanted.items() if number not in known_numbers], settings)
+    saved = await _unchanged(session, [one for one in wanted.values() if one.digest is None])
+    saved |= await change(session, [one for number, one in wanted.items() if number not in saved])
+    missing = [one.whole() if one.whole else one for number, one in wanted.items() if number not in saved]
+    made = await create(session, missing, settings)
     saved |= {number: Saved(id_, "created", _all_new(wanted[number])) for number, id_ in made.items()}
-    again += [one for number, one in wanted.items() if number not in known_numbers and number not in made]
-    for turn, (number, known) in enumerate(stored.items(), 1):
-        if _compare(known, wanted[number], Writes()):
-            again.append(wanted[number])
-        if turn % BREATH == 0:
-            await asyncio.sleep(0)
-    if not again:
-        return saved
-    stored = await _read(session, again, lock=True)
-    writes = Writes()
+    # Somebody else has made them this very moment.
+    taken = [one for one in missing if one.number not in made]
+    return saved | await save(session, taken, settings) if taken else saved
+
+
+async def change(session: AsyncSession, given: Sequence[Snapshot]) -> dict[str, Saved]:
+    """The same for accounts that there are: they are locked, and others left out of the answer."""
+    wanted = {one.number: one for one in given}
+    stored, writes, saved = await _locked(session, wanted), Writes(), dict[str, Saved]()
     for turn, (number, known) in enumerate(stored.items(), 1):
         changes = _compare(known, wanted[number], writes)
         saved[number] = Saved(known.values["id"], "updated" if changes else "unchanged", changes)
         if turn % BREATH == 0:
             await asyncio.sleep(0)
     await write(session, writes)
-    moved = [one.id for one in saved.values() if one.outcome == "updated" and not MONEY.isdisjoint(one.changes)]
-    if moved:
+    if moved := [one.id for one in saved.values() if not MONEY.isdisjoint(one.changes)]:
         await session.execute(MOVED, {"ids": moved})
-    # An account that was erased between the two readings left its number free.
-    erased = [one for one in again if one.number not in stored]
-    return saved | await save(session, erased, settings) if erased else saved
+    return saved
 
 
-async def _known(session: AsyncSession, given: Sequence[Snapshot]) -> list[Snapshot]:
-    """Those whose accounts there are."""
-    if not given:
-        return []
-    numbers = set((await session.execute(KNOWN, {"numbers": [one.number for one in given]})).scalars())
-    return [one for one in given if one.number in numbers]
+async def _unchanged(session: AsyncSession, given: Sequence[Snapshot]) -> dict[str, Saved]:
+    """Those of them that say nothing new. They are not even locked."""
+    stored, wanted, found = await _read(session, given), {one.number: one for one in given}, dict[str, Saved]()
+    for turn, (number, known) in enumerate(stored.items(), 1):
+        one = wanted[number]
+        if not _is_outdated(known, one) and not _compare(known, one, Writes()):
+            found[number] = Saved(known.values["id"], "unchanged")
+        if turn % BREATH == 0:
+            await asyncio.sleep(0)
+    return found
+
+
+async def _locked(session: AsyncSession, wanted: dict[str, Snapshot]) -> dict[str, _Stored]:
+    """What is stored of them, locked. Where contacts and charges were passed over and are others by now, `wanted` gets the whole snapshot."""
+    stored = await _read(session, list(wanted.values()), lock=True)
+    outdated = [one.whole() for number, one in wanted.items() if one.whole and number in stored and _is_outdated(stored[number], one)]
+    if outdated:
+        wanted |= {one.number: one for one in outdated}
+        stored |= await _read(session, outdated, lock=True)
+    return stored
+
+
+def _is_outdated(stored: _Stored, given: Snapshot) -> bool:
+    """Whether contacts and charges were passed over that are others by now."""
+    return given.whole is not None and stored.values["imported_lists"] != given.lists
 
 
 async def _read(session: AsyncSession, given: Sequence[Snapshot], *, lock: bool = False) -> dict[str, _Stored]:
     """What is stored under these numbers, with as much beside the accounts as is to be compared."""
     if not given:
         return {}
-    query = sa.select(*(_account.c[name] for name in COLUMNS)).where(_account.c.number == any_of([one.number for one in given], sa.Text))
-    if lock:
-        # FOR NO KEY UPDATE in the order of ids: as intake and planning do, so that nobody waits in a circle.
-        query = query.order_by(_account.c.id).with_for_update(key_share=True)
-    found = {row.number: _Stored(dict(row._mapping)) for row in await session.execute(query)}  # noqa: SLF001 - SQLAlchemy's documented name
+    rows = await session.execute(ACCOUNTS_LOCKED if lock else ACCOUNTS, {"given": [one.number for one in given]})
+    found = {row.number: _Stored(dict(row._mapping)) for row in rows}  # noqa: SLF001 - SQLAlchemy's documented name
     by_id = {known.values["id"]: known for known in found.values()}
-    for table, wants in ((_contact, "contacts"), (_charge, "charges")):
+    for query, wants in ((CONTACTS, "contacts"), (CHARGES, "charges")):
         ids = [found[one.number].values["id"] for one in given if getattr(one, wants) is not None and one.number in found]
         if not ids:
             continue
-        for row in await session.execute(sa.select(*(c for c in table.c if c.computed is None)).where(table.c.account_id == any_of(ids, sa.Uuid))):
+        for row in await session.execute(query, {"given": ids}):
             known = by_id[row.account_id]
-            if table is _contact:
+            if wants == "contacts":
                 known.contacts[row.channel, row.address] = row
             else:
                 known.charges[row.external_id] = row
@@ -134,10 +160,16 @@ def _compare(stored: _Stored, given: Snapshot, writes: Writes) -> dict[str, Any]
         changes["contacts"] = [list(stored.contacts), given.contacts]
     if given.charges is not None and _compare_charges(stored, given.charges, writes):
         changes["charges"] = [sorted(stored.charges), sorted(charge.id for charge in given.charges)]
+    lists = before["imported_lists"]
+    if given.lists is not None:
+        lists = given.lists
+    elif "contacts" in changes or "charges" in changes:
+        lists = None
     if changes:
-        writes.accounts.append(before | {name: after for name, (_, after) in changes.items() if name in before} | {"imported": given.digest})
+        after = {name: after for name, (_, after) in changes.items() if name in before}
+        writes.accounts.append(before | after | {"imported": given.digest, "imported_lists": lists})
     elif given.digest is not None and given.digest != before["imported"]:
-        writes.learnt.append((before["id"], given.digest))
+        writes.learnt.append((before["id"], given.digest, lists))
     return changes
 
 

@@ -1,5 +1,6 @@
 """What was said about one account, ready to be compared with what is stored."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -40,9 +41,12 @@ class Snapshot:
     contacts: list[Address] | None
     charges: list[Charge] | None
     digest: int | None = field(default=None, compare=False)  # of the line that said it
+    lists: int | None = field(default=None, compare=False)  # of what the line said of contacts and charges
+    # Reads the line with its contacts and charges. Set when they were passed over, for being those that the account remembers (`lists`).
+    whole: "Callable[[], Snapshot] | None" = field(default=None, compare=False)
 
     def over(self, earlier: "Snapshot") -> "Snapshot":
-        """Both said one after the other: this one wins."""
+        """Both said one after the other: this one wins. Both are whole."""
         keeps_balance = self.balance is None or (
             earlier.balance_as_of is not None and self.balance_as_of is not None and earlier.balance_as_of > self.balance_as_of
         )
@@ -55,6 +59,7 @@ class Snapshot:
             earlier.contacts if self.contacts is None else self.contacts,
             earlier.charges if self.charges is None else self.charges,
             self.digest,
+            earlier.lists if self.lists is None else self.lists,
         )
 
 

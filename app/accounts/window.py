@@ -36,6 +36,11 @@ def open_until(moment: datetime, zone: ZoneInfo, quiet: Hours) -> datetime | Non
     return closes
 
 
+def day_ends(moment: datetime, zone: ZoneInfo) -> datetime:
+    """The next midnight on the clocks of the zone, in UTC."""
+    return _next_clock(moment, zone, time())
+
+
 def _next_clock(moment: datetime, zone: ZoneInfo, clock: time) -> datetime:
     """The next moment after this one at which the clocks of the zone show that time."""
     day = moment.astimezone(zone).date()

@@ -18,7 +18,7 @@ from app.core.db import BulkInsert
 from app.core.ids import new_id
 
 BREATH = 500  # accounts in one go: the loop has other requests to serve
-WRITTEN = ("id", *FIELDS, "balance", "balance_as_of", "imported")
+WRITTEN = ("id", *FIELDS, "balance", "balance_as_of", "imported", "imported_lists")
 
 ZERO = Decimal("0.00")
 
@@ -42,17 +42,18 @@ INSERT_ACCOUNTS = BulkInsert(
     balance="numeric",
     balance_as_of="timestamptz",
     imported="bigint",
+    imported_lists="bigint",
     created_at="timestamptz",
     updated_at="timestamptz",
 )
 UPDATE_ACCOUNTS = sa.text("""
 UPDATE account a SET name = v.name, status = v.status, credit_limit = v.credit_limit, currency = v.currency, locale = v.locale, timezone = v.timezone,
     tariff = v.tariff, threshold = v.threshold, attributes = CAST(v.attributes AS jsonb), balance = v.balance, balance_as_of = v.balance_as_of,
-    imported = v.imported, updated_at = :moment
+    imported = v.imported, imported_lists = v.imported_lists, updated_at = :moment
 FROM unnest(CAST(:id AS uuid[]), CAST(:name AS text[]), CAST(:status AS text[]), CAST(:credit_limit AS numeric[]), CAST(:currency AS text[]),
     CAST(:locale AS text[]), CAST(:timezone AS text[]), CAST(:tariff AS text[]), CAST(:threshold AS numeric[]), CAST(:attributes AS text[]),
-    CAST(:balance AS numeric[]), CAST(:balance_as_of AS timestamptz[]), CAST(:imported AS bigint[]))
-  AS v(id, name, status, credit_limit, currency, locale, timezone, tariff, threshold, attributes, balance, balance_as_of, imported)
+    CAST(:balance AS numeric[]), CAST(:balance_as_of AS timestamptz[]), CAST(:imported AS bigint[]), CAST(:imported_lists AS bigint[]))
+  AS v(id, name, status, credit_limit, currency, locale, timezone, tariff, threshold, attributes, balance, balance_as_of, imported, imported_lists)
 WHERE a.id = v.id""")
 # A conflict: the subscriber has added the very same address a moment ago. His stays his.
 PUT_CONTACTS = BulkInsert(
@@ -84,7 +85,8 @@ PUT_CHARGES = BulkInsert(
     announce="boolean",
 )
 LEARN = sa.text("""
-UPDATE account a SET imported = v.imported FROM unnest(CAST(:ids AS uuid[]), CAST(:digests AS bigint[])) AS v(id, imported) WHERE a.id = v.id
+UPDATE account a SET imported = v.imported, imported_lists = v.imported_lists
+FROM unnest(CAST(:ids AS uuid[]), CAST(:lines AS bigint[]), CAST(:lists AS bigint[])) AS v(id, imported, imported_lists) WHERE a.id = v.id
 """)
 
 
@@ -93,7 +95,7 @@ class Writes:
     """Everything that differs."""
 
     accounts: list[dict[str, Any]] = field(default_factory=list)
-    learnt: list[tuple[UUID, int]] = field(default_factory=list)  # nothing differs, but the digest of the line that says so
+    learnt: list[tuple[UUID, int | None, int | None]] = field(default_factory=list)  # nothing differs, but the digests of the line that says so
     contacts_gone: list[UUID] = field(default_factory=list)
     contacts_put: list[tuple[Any, ...]] = field(default_factory=list)
     contacts_vouched: list[UUID] = field(default_factory=list)
@@ -119,8 +121,8 @@ async def write(session: AsyncSession, writes: Writes) -> None:
         arrays["attributes"] = [orjson.dumps(attributes).decode() for attributes in arrays["attributes"]]
         await session.execute(UPDATE_ACCOUNTS, arrays | {"moment": moment})
     if writes.learnt:
-        ids, digests = zip(*writes.learnt, strict=True)
-        await session.execute(LEARN, {"ids": list(ids), "digests": list(digests)})
+        ids, lines, lists = zip(*writes.learnt, strict=True)
+        await session.execute(LEARN, {"ids": list(ids), "lines": list(lines), "lists": list(lists)})
     if writes.contacts_gone:
         await session.execute(sa.delete(_contact).where(_contact.c.id == any_of(writes.contacts_gone, sa.Uuid)))
     if writes.contacts_vouched:

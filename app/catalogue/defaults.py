@@ -1,4 +1,4 @@
-"""The seven notification types that are there from the start."""
+"""The notification types that are there from the start."""
 
 from datetime import timedelta
 from typing import Any
@@ -12,11 +12,12 @@ from app.core.clock import now
 _DAY = timedelta(days=1)
 
 
-def _type(code: str, ru: str, en: str, ttl: timedelta, *, urgent: bool = False, settings: dict[str, Any] | None = None) -> dict[str, Any]:
+def _type(code: str, ru: str, en: str, ttl: timedelta, *, urgent: bool = False, enabled: bool = True, settings: dict[str, Any] | None = None) -> dict[str, Any]:
     return {
         "code": code,
         "titles": {"ru": ru, "en": en},
         "urgent": urgent,
+        "enabled": enabled,
         "channels": ["sms", "email"],
         "ttl_seconds": int(ttl.total_seconds()),
         "settings": settings or {},
@@ -32,11 +33,13 @@ BUILTIN: tuple[dict[str, Any], ...] = (
     _type("tariff.changed", "Тариф изменён", "Tariff changed", 2 * _DAY),
     _type("balance.threshold_reached", "Баланс ниже порога", "Balance below the threshold", 2 * _DAY),
     _type("balance.exhausting", "Деньги на счёте заканчиваются", "Funds are running out", 2 * _DAY, settings={"days_before": [7, 3, 1]}),
+    # A payer is told of his payment already: whoever wants this as well turns it on.
+    _type("balance.restored", "Баланс восстановлен", "Balance restored", _DAY, enabled=False),
     _type("charges.upcoming", "Предстоящие списания", "Upcoming charges", 2 * _DAY, settings={"days_before": 3}),
 )
 
 
 async def seed(session: AsyncSession) -> None:
     """Add those that are missing. One that is there stays as the operator left it."""
-    shared = {"enabled": True, "mandatory": False, "coalesce_seconds": 0, "revision": 1, "updated_at": now()}
+    shared = {"mandatory": False, "coalesce_seconds": 0, "revision": 1, "updated_at": now()}
     await session.execute(insert(NotificationType).values([shared | kind for kind in BUILTIN]).on_conflict_do_nothing())

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from math import isfinite
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, StrictInt, ValidationError
 from pydantic_core import PydanticCustomError
@@ -132,6 +132,14 @@ class Exhausting(EventData):
     charges: list[DatedCharge] = Field(default_factory=list, max_length=1000)
 
 
+class Restored(EventData):
+    """The money is back: what `was` told of before is not so any more."""
+
+    balance: Money = Field(examples=["512.30"])
+    was: Literal["exhaustion", "threshold"] = Field(examples=["exhaustion"])
+    amount: PositiveMoney | None = Field(default=None, description="Of the payment, where it was one", examples=["500.00"])
+
+
 class UpcomingCharges(EventData):
     due_on: Day = Field(examples=["2026-12-01"])
     total: NonNegativeMoney = Field(examples=["600.00"])
@@ -146,6 +154,7 @@ EVENT_TYPES: Mapping[str, type[EventData]] = {
     "balance.changed": BalanceChanged,
     "balance.threshold_reached": ThresholdReached,
     "balance.exhausting": Exhausting,
+    "balance.restored": Restored,
     "charges.upcoming": UpcomingCharges,
 }
 

@@ -22,6 +22,7 @@ INBOUND = Counter("vestnik_inbound_messages", "SMS from subscribers by what they
 SCAN_SECONDS = Histogram("vestnik_scan_seconds", "A scan from its request to its end", ["kind"], buckets=(1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600))
 SCAN_HITS = Counter("vestnik_scan_hits", "Accounts that a scan has told", ["kind"])
 SCAN_SUCCESS = Gauge("vestnik_scan_last_success_timestamp_seconds", "When the last scan of a kind ended well", ["kind"])
+SCAN_SLICES = Gauge("vestnik_scan_slices", "Slices of the scans at work, in the phase that they are in", ["kind", "state"])
 HTTP_REQUESTS = Counter("vestnik_http_requests", "Requests", ["method", "route", "status"])
 HTTP_SECONDS = Histogram("vestnik_http_request_seconds", "Duration of a request", ["route"], buckets=FAST)
 BUILD = Info("vestnik_build", "What runs here")

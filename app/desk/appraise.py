@@ -43,12 +43,13 @@ class Appraiser:
         for contact_id, account_id, *rest in await session.execute(CONTACTS, {"ids": ids}):
             contacts[account_id].append(Reached(contact_id, *rest))
         operators = await operators_of(session, addresses_in(contacts)) if router.asks_operator else {}
-        channels, zones, skipped, parts, cost = Counter[str](), Counter[str](), Counter[str](), 0, Decimal(0)
+        channels, types, zones, skipped, parts, cost = Counter[str](), Counter[str](), Counter[str](), Counter[str](), 0, Decimal(0)
         sample: list[dict[str, Any]] = []
         for hit in hits:
             account, code = accounts[hit.account_id], TYPES[hit.kind]
             zone = zone_of(account.timezone, self._settings.timezone)
             zones[account.timezone] += 1
+            types[code] += 1
             for choice in choose(self._catalogue.types.get(code), account.status, contacts[account.id], moment, zone, self._settings.quiet, moment):
                 if isinstance(choice, Skipped):
                     skipped[choice.reason] += 1
@@ -85,5 +86,5 @@ class Appraiser:
                             "not_before": choice.not_before.isoformat(),
                         }
                     )
-        counts = {"by_channel": dict(channels), "by_zone": dict(zones), "not_reached": dict(skipped), "sms_parts": parts, "cost": str(cost)}
-        return counts, sample
+        counted = {"by_type": types, "by_channel": channels, "by_zone": zones, "not_reached": skipped}
+        return {name: dict(counts) for name, counts in counted.items()} | {"sms_parts": parts, "cost": str(cost)}, sample

@@ -71,7 +71,8 @@ FORGET_SAMPLES = sa.text(
 )
 BURY = sa.text("""
 UPDATE account SET number = :tombstone, name = '', status = 'erased', balance = 0, balance_as_of = NULL, credit_limit = 0, currency = :currency,
-    locale = :locale, timezone = :timezone, tariff = '', threshold = NULL, attributes = CAST('{}' AS jsonb), imported = NULL, updated_at = :now
+    locale = :locale, timezone = :timezone, tariff = '', threshold = NULL, attributes = CAST('{}' AS jsonb), imported = NULL, imported_lists = NULL,
+    updated_at = :now
 WHERE id = :account
 """)
 

@@ -22,8 +22,8 @@ from app.core.errors import Conflict, NotFound, field_invalid
 from app.core.http import Guarded
 from app.core.page import Page, Paging, encode_cursor
 from app.core.wakeups import SCAN
+from app.forecasts.ask import ask_for, confirm, refuse
 from app.forecasts.find import Wanted, wanted_from
-from app.forecasts.scan import ask_for, confirm, refuse
 from app.forecasts.schedule import days_of, today_in, zones
 from app.forecasts.timeline import forecast
 from app.forecasts.views import ForecastOut, HitOut, ScanOut

@@ -1,56 +1,136 @@
-"""Who is to be told, in one slice: the rules meet what each account has been told before. Nothing is written but a temporary table.
+"""Who is to be told, in one slice: the rules meet what each account has been told before. Nothing is written but temporary tables.
 
 exhaustion  the stage is the smallest number of warning days that is reached; told when it is below the lowest one of this episode
 threshold   told when the balance is at or below it, once an episode; covered where this very day's exhaustion is told, the more serious of the two
 upcoming    told once for each due day
+
+`count` says how many they are, and who; `find` leaves them with their words in the table `found`, for `tell` or a dry run.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.core.db import Executor, as_utc
-from app.core.money import money_string
-from app.forecasts.rules import ANALYZE, AT_RISK, COUNTS, RULES, RUNS_OUT_SQL, Due, Span, due_of, missing_of, period_end, stage_of, total_of
+from app.core.db import Executor
+from app.forecasts.brake import SHARE
+from app.forecasts.rules import ALL_OF_THEM, ANALYZE, AT_RISK, COUNTS, RULES, RUNS_OUT_SQL, Span, These, period_end, whose
 
 TYPES = {"exhaustion": "balance.exhausting", "threshold": "balance.threshold_reached", "upcoming": "charges.upcoming"}
 LISTED = 100  # charges that a hit lists
 UPCOMING_DAYS = 3  # unless the operator says otherwise
 
-EXHAUSTION = sa.text(f"""
-SELECT o.id, o.exhausts_on, o.shortfall, a.balance, a.balance_as_of, a.credit_limit, coalesce(e.number, 0) AS number, coalesce(e.is_open, false) AS is_open, e.stage
-FROM ({RUNS_OUT_SQL}) o JOIN account a ON a.id = o.id LEFT JOIN forecast_episode e ON e.account_id = o.id AND e.kind = 'exhaustion' ORDER BY o.id
+OF_THEM = "«a.id» AND a.status = 'active' AND (a.balance_as_of IS NULL OR a.balance_as_of >= :fresh)"
+# In one walk: how many there are, and who stands out by his balance alone.
+COUNT = """
+SELECT count(*) FILTER (WHERE a.status = 'active') AS active, count(*) FILTER (WHERE a.status = 'suspended') AS frozen,
+       count(*) FILTER (WHERE a.status = 'active' AND a.balance_as_of < :fresh) AS stale,
+       array_agg(a.id) FILTER (WHERE a.status = 'active' AND (a.balance_as_of IS NULL OR a.balance_as_of >= :fresh) AND {low}) AS low
+FROM account a WHERE «a.id»
+"""
+COUNT_OF = {
+    kind: whose(COUNT.format(low=low))
+    for kind, low in (("exhaustion", "a.balance + a.credit_limit < 0"), ("threshold", "a.balance <= a.threshold"), ("upcoming", "false"))
+}
+MEMORY = sa.text("SET LOCAL work_mem = '24MB'")
+AFRESH = sa.text("DROP TABLE IF EXISTS pg_temp.at_risk, pg_temp.running_out")
+
+# Who runs out within the warning days, and the stage: new when nothing or a higher one has been told in this episode.
+RUNNING_OUT = sa.text(f"""
+CREATE TEMP TABLE running_out ON COMMIT DROP AS
+SELECT o.id, o.exhausts_on, o.shortfall, s.stage, CASE WHEN e.is_open THEN e.number ELSE coalesce(e.number, 0) + 1 END AS episode,
+    e.is_open IS NOT TRUE OR s.stage < e.stage AS is_new
+FROM ({RUNS_OUT_SQL}) o
+CROSS JOIN LATERAL (SELECT min(days) AS stage FROM unnest(CAST(:warning_days AS int[])) AS days WHERE o.exhausts_on - CAST(:as_of AS date) <= days) s
+LEFT JOIN forecast_episode e ON e.account_id = o.id AND e.kind = 'exhaustion'
+WHERE s.stage IS NOT NULL
 """)
-OF_SPAN = "a.id >= :first AND a.id < :last AND a.timezone = :zone AND a.status = 'active' AND (a.balance_as_of IS NULL OR a.balance_as_of >= :fresh)"
-THRESHOLD = sa.text(f"""
-SELECT a.id, a.balance, a.balance_as_of, a.credit_limit, a.threshold, coalesce(e.number, 0) AS number, EXISTS (
-    SELECT FROM forecast_hit h WHERE h.account_id = a.id AND h.kind = 'exhaustion' AND h.as_of = :as_of
-) AS covered
-FROM account a LEFT JOIN forecast_episode e ON e.account_id = a.id AND e.kind = 'threshold'
-WHERE {OF_SPAN} AND a.balance <= a.threshold AND NOT coalesce(e.is_open, false) ORDER BY a.id
+COUNT_RUNNING_OUT = sa.text("SELECT count(*) FILTER (WHERE is_new) AS told, 0 AS covered, array_agg(id) AS candidates FROM running_out")
+
+_LOW = """
+FROM account a LEFT JOIN forecast_episode e ON e.account_id = a.id AND e.kind = 'threshold' LEFT JOIN LATERAL (
+    SELECT true AS covered FROM forecast_hit h WHERE h.account_id = a.id AND h.kind = 'exhaustion' AND h.as_of = :as_of LIMIT 1
+) h ON true
+WHERE {them} AND a.balance <= a.threshold AND e.is_open IS NOT TRUE
+"""
+COUNT_LOW = sa.text(
+    "SELECT count(*) FILTER (WHERE h.covered IS NULL) AS told, count(h.covered) AS covered, array_agg(a.id) AS candidates"
+    + _LOW.format(them="a.id = ANY(CAST(:low AS uuid[]))")
+)
+_ANNOUNCED = f"""
+FROM planned_charge c JOIN charge_calendar(CAST(:due_on AS date), CAST(:due_on AS date)) k ON k.key = c.calendar_key
+WHERE «c.account_id» AND c.announce AND (c.kind <> 'daily' OR :daily) AND {COUNTS}
+GROUP BY c.account_id HAVING sum(c.amount) > 0
+"""
+_UNTOLD = f"""{OF_THEM} AND NOT EXISTS (SELECT FROM forecast_hit h WHERE h.account_id = a.id AND h.kind = 'upcoming' AND h.episode = 0 AND h.mark = :mark)"""
+COUNT_UPCOMING = whose(f"""
+SELECT count(*) AS told, 0 AS covered, array_agg(a.id) AS candidates FROM (SELECT c.account_id {_ANNOUNCED}) d JOIN account a ON a.id = d.account_id WHERE {_UNTOLD}
 """)
-UPCOMING = sa.text(f"""
-SELECT a.id, a.balance, a.balance_as_of, a.credit_limit, d.charges, d.total
+
+_FOUND = """
+CREATE TEMP TABLE found ON COMMIT DROP AS
+SELECT row_number() OVER (ORDER BY a.id) AS n, a.id AS account_id, CAST(:kind AS text) AS kind, CAST(:type AS text) AS type, CAST(:as_of AS date) AS as_of,
+    {episode} AS episode, {mark} AS mark, {stage} AS stage, {covered} AS covered, jsonb_build_object({data}) AS data,
+    jsonb_build_object(
+        'balance', CAST(a.balance AS text), 'balance_as_of', (to_jsonb(a.balance_as_of AT TIME ZONE 'UTC') #>> '{{}}') || 'Z',
+        'credit_limit', CAST(a.credit_limit AS text), 'as_of', CAST(:as_of AS date), 'rules', CAST(:rules AS int), {inputs}
+    ) AS inputs
+"""
+FOUND_EXHAUSTION = sa.text(
+    _FOUND.format(
+        episode="r.episode",
+        mark="CAST(r.stage AS text)",
+        stage="r.stage",
+        covered="false",
+        data="""'days_left', r.exhausts_on - CAST(:as_of AS date), 'exhausts_on', r.exhausts_on, 'shortfall', CAST(r.shortfall AS text),
+        'recommended_payment', CAST(greatest(coalesce(d.total, 0) - a.balance - a.credit_limit, r.shortfall) AS text), 'charges', coalesce(d.charges, '[]')""",
+        inputs="'charges', coalesce(d.many, 0), 'covers_until', CAST(:ends AS date)",
+    )
+    + f"""
+FROM running_out r JOIN account a ON a.id = r.id LEFT JOIN (
+    SELECT r.id, sum(c.amount) FILTER (WHERE k.due_on <= CAST(:ends AS date)) AS total, count(*) FILTER (WHERE k.due_on <= r.exhausts_on) AS many,
+        to_jsonb((array_agg(
+            jsonb_build_object('id', c.external_id, 'title', c.title, 'amount', CAST(c.amount AS text), 'due_on', k.due_on) ORDER BY k.due_on, c.external_id
+        ) FILTER (WHERE k.due_on <= r.exhausts_on))[1\\:{LISTED}]) AS charges
+    FROM running_out r JOIN planned_charge c ON c.account_id = r.id
+    JOIN charge_calendar(CAST(:as_of AS date), greatest(CAST(:ends AS date), CAST(:upto AS date))) k ON k.key = c.calendar_key
+    WHERE r.is_new AND {COUNTS} GROUP BY r.id
+) d ON d.id = r.id
+WHERE r.is_new
+"""
+)
+FOUND_THRESHOLD = whose(
+    _FOUND.format(
+        episode="coalesce(e.number, 0) + 1",
+        mark="'low'",
+        stage="CAST(NULL AS int)",
+        covered="h.covered IS NOT NULL",
+        data="'balance', CAST(a.balance AS text), 'threshold', CAST(a.threshold AS text)",
+        inputs="'threshold', CAST(a.threshold AS text)",
+    )
+    + _LOW.format(them=OF_THEM)
+)
+FOUND_UPCOMING = whose(
+    _FOUND.format(
+        episode="0",
+        mark="CAST(:mark AS text)",
+        stage="CAST(NULL AS int)",
+        covered="false",
+        data="'due_on', CAST(:due_on AS date), 'total', CAST(d.total AS text), 'charges', d.charges",
+        inputs="'charges', d.many",
+    )
+    + f"""
 FROM (
-    SELECT c.account_id, sum(c.amount) AS total, array_agg(ARRAY[c.external_id, c.title, CAST(c.amount AS text)] ORDER BY c.external_id) AS charges
-    FROM planned_charge c JOIN charge_calendar(CAST(:due_on AS date), CAST(:due_on AS date)) k ON k.key = c.calendar_key
-    WHERE c.account_id >= :first AND c.account_id < :last AND c.announce AND (c.kind <> 'daily' OR :daily) AND {COUNTS}
-    GROUP BY c.account_id
-) d JOIN account a ON a.id = d.account_id
-WHERE {OF_SPAN} AND d.total > 0 AND NOT EXISTS (
-    SELECT FROM forecast_hit h WHERE h.account_id = a.id AND h.kind = 'upcoming' AND h.episode = 0 AND h.mark = :mark
-) ORDER BY a.id
-""")
-COUNT = sa.text("""
-SELECT count(*) FILTER (WHERE status = 'active') AS active, count(*) FILTER (WHERE status = 'suspended') AS frozen,
-       count(*) FILTER (WHERE status = 'active' AND balance_as_of < :fresh) AS stale
-FROM account WHERE id >= :first AND id < :last AND timezone = :zone
-""")
+    SELECT c.account_id, sum(c.amount) AS total, count(*) AS many, to_jsonb((array_agg(
+        jsonb_build_object('id', c.external_id, 'title', c.title, 'amount', CAST(c.amount AS text)) ORDER BY c.external_id
+    ))[1\\:{LISTED}]) AS charges {_ANNOUNCED}
+) d JOIN account a ON a.id = d.account_id WHERE {_UNTOLD}
+"""
+)
+FOUND = sa.text("SELECT account_id, kind, episode, mark, as_of, data, inputs, stage, covered FROM found ORDER BY n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +141,7 @@ class Wanted:
     upcoming_days: int = UPCOMING_DAYS
     upcoming_daily: bool = False
     stale_after: timedelta | None = None
+    at_once_share: float = SHARE  # of all accounts, told of their threshold in a day at the event itself
 
     @property
     def horizon(self) -> int:
@@ -80,6 +161,7 @@ def wanted_from(settings: Mapping[str, Mapping[str, Any]]) -> Wanted:
         upcoming.get("days_before", UPCOMING_DAYS),
         bool(upcoming.get("daily")),
         timedelta(days=stale) if stale else None,
+        settings.get(TYPES["threshold"], {}).get("at_once_share", SHARE),
     )
 
 
@@ -98,85 +180,63 @@ class Hit:
     covered: bool = False
 
 
-@dataclass(slots=True)
-class Looked:
-    """What a slice showed. `still` are the accounts whose episode goes on, told today or not."""
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a slice showed: how many accounts, how many of them to be told, and whom to look at again for it."""
 
-    hits: list[Hit] = field(default_factory=list)
-    still: list[UUID] = field(default_factory=list)
+    accounts: int
+    frozen: int
+    stale: int
+    told: int
+    covered: int
+    candidates: Sequence[UUID]
 
 
-async def look(session: Executor, kind: str, span: Span, as_of: date, wanted: Wanted, moment: datetime, *, words: bool = True) -> Looked:
-    """The hits of one kind in one slice. The session's snapshot is what they are made from. Where they are only counted, they need no words."""
-    values: dict[str, Any] = {"zone": span.zone, "first": span.first, "last": span.last, "fresh": wanted.fresh(moment)}
+async def count(session: Executor, kind: str, span: Span, as_of: date, wanted: Wanted, moment: datetime) -> Counted:
+    """How many are to be told in a slice. The session's snapshot is what it is counted from."""
+    way, values = span.way, span.values | _asked(kind, as_of, wanted, moment)
+    await session.execute(MEMORY)
+    every = (await session.execute(COUNT_OF[kind][way], values)).one()
+    low = {"low": every.low or []}
     if kind == "exhaustion":
-        return await _exhaustion(session, values, as_of, wanted, words=words)
-    if kind == "threshold":
-        return await _threshold(session, values, as_of)
-    return await _upcoming(session, values, as_of, wanted)
+        await _run_out(session, AT_RISK[way], values | low)
+        found = (await session.execute(COUNT_RUNNING_OUT)).one()
+    elif kind == "threshold":
+        found = (await session.execute(COUNT_LOW, values | low)).one()
+    else:
+        found = (await session.execute(COUNT_UPCOMING[way], values)).one()
+    return Counted(every.active, every.frozen, every.stale, found.told, found.covered, found.candidates or [])
 
 
-async def _exhaustion(session: Executor, values: dict[str, Any], as_of: date, wanted: Wanted, *, words: bool) -> Looked:
-    days = {"as_of": as_of, "upto": as_of + timedelta(days=wanted.horizon)}
-    await session.execute(AT_RISK, values | days)
-    await session.execute(ANALYZE)
-    rows = (await session.execute(EXHAUSTION, days)).all()
-    looked, told = Looked(), []
-    for row in rows:
-        stage = stage_of((row.exhausts_on - as_of).days, wanted.warning_days)
-        if stage is not None:
-            looked.still.append(row.id)
-            if not row.is_open or stage < row.stage:
-                told.append((row, stage))
-    ids = [row.id for row, _ in told] if words else []
-    due = await due_of(session, ids, as_of, days["upto"])
-    totals = await total_of(session, ids, as_of, period_end(as_of))
-    for row, stage in told:
-        episode = row.number if row.is_open else row.number + 1
-        data, inputs = exhaustion_words(as_of, row, due.get(row.id, []), totals.get(row.id, Decimal(0))) if words else ({}, {})
-        looked.hits.append(Hit(row.id, "exhaustion", episode, str(stage), as_of, data, inputs, stage))
-    return looked
+async def find(session: Executor, kind: str, them: Span | These, as_of: date, wanted: Wanted, moment: datetime) -> None:
+    """Leave those who are to be told in the temporary table `found`."""
+    values = them.values | _asked(kind, as_of, wanted, moment)
+    if kind == "exhaustion":
+        if isinstance(them, Span):
+            every = (await session.execute(COUNT_OF[kind][them.way], values)).one()
+            values |= {"low": every.low or []}
+        await _run_out(session, AT_RISK[them.way] if isinstance(them, Span) else ALL_OF_THEM, values)
+        await session.execute(FOUND_EXHAUSTION, values)
+    else:
+        await session.execute((FOUND_THRESHOLD if kind == "threshold" else FOUND_UPCOMING)[them.way], values)
 
 
-def exhaustion_words(as_of: date, row: Any, due: Sequence[Due], total: Decimal | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The data of a `balance.exhausting` event, and what they were made from. `row` has exhausts_on, shortfall and the account's money.
-
-    `total` is what will be charged until `period_end`; without it the charges in `due` have to reach so far.
-    """
-    until = [charge for charge in due if charge.due_on <= row.exhausts_on]
-    ends = period_end(as_of)
-    if total is None:
-        total = sum((charge.amount for charge in due if charge.due_on <= ends), Decimal(0))
-    payment = missing_of(row.balance + row.credit_limit, total, row.shortfall)
-    data = {
-        "days_left": (row.exhausts_on - as_of).days,
-        "exhausts_on": row.exhausts_on.isoformat(),
-        "shortfall": money_string(row.shortfall),
-        "recommended_payment": money_string(payment or Decimal(0)),
-        "charges": [{"id": c.id, "title": c.title, "amount": money_string(c.amount), "due_on": c.due_on.isoformat()} for c in until[:LISTED]],
-    }
-    return data, money_of(row) | {"as_of": as_of.isoformat(), "rules": RULES, "charges": len(until), "covers_until": ends.isoformat()}
+async def hits_found(session: Executor) -> list[Hit]:
+    return [Hit(*row) for row in (await session.execute(FOUND)).all()]
 
 
-def money_of(row: Any) -> dict[str, Any]:
-    return {"balance": money_string(row.balance), "balance_as_of": as_utc(row.balance_as_of), "credit_limit": money_string(row.credit_limit)}
-
-
-async def _threshold(session: Executor, values: dict[str, Any], as_of: date) -> Looked:
-    looked = Looked()
-    for row in (await session.execute(THRESHOLD, values | {"as_of": as_of})).all():
-        data = {"balance": money_string(row.balance), "threshold": money_string(row.threshold)}
-        inputs = money_of(row) | data | {"as_of": as_of.isoformat(), "rules": RULES}
-        looked.hits.append(Hit(row.id, "threshold", row.number + 1, "low", as_of, data, inputs, covered=row.covered))
-    return looked
-
-
-async def _upcoming(session: Executor, values: dict[str, Any], as_of: date, wanted: Wanted) -> Looked:
+def _asked(kind: str, as_of: date, wanted: Wanted, moment: datetime) -> dict[str, Any]:
     due_on = as_of + timedelta(days=wanted.upcoming_days)
-    looked, asked = Looked(), values | {"due_on": due_on, "mark": due_on.isoformat(), "daily": wanted.upcoming_daily}
-    for row in (await session.execute(UPCOMING, asked)).all():
-        charges = [{"id": id_, "title": title, "amount": amount} for id_, title, amount in row.charges[:LISTED]]
-        data = {"due_on": due_on.isoformat(), "total": money_string(row.total), "charges": charges}
-        inputs = money_of(row) | {"as_of": as_of.isoformat(), "rules": RULES, "charges": len(row.charges)}
-        looked.hits.append(Hit(row.id, "upcoming", 0, due_on.isoformat(), as_of, data, inputs))
-    return looked
+    asked: dict[str, Any] = {"as_of": as_of, "fresh": wanted.fresh(moment), "kind": kind, "type": TYPES[kind], "rules": RULES}
+    if kind == "exhaustion":
+        asked |= {"upto": as_of + timedelta(days=wanted.horizon), "ends": period_end(as_of), "warning_days": list(wanted.warning_days)}
+    elif kind == "upcoming":
+        asked |= {"due_on": due_on, "mark": due_on.isoformat(), "daily": wanted.upcoming_daily}
+    return asked
+
+
+async def _run_out(session: Executor, at_risk: sa.TextClause, values: dict[str, Any]) -> None:
+    await session.execute(AFRESH)
+    await session.execute(at_risk, values)
+    await session.execute(ANALYZE)
+    await session.execute(RUNNING_OUT, values)

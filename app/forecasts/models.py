@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import Field, SQLModel
 
 from app.core.db import json_field, moment, one_of
@@ -18,7 +19,7 @@ class ForecastEpisode(SQLModel, table=True):
     __tablename__ = "forecast_episode"
     __table_args__ = (one_of("kind", "exhaustion", "threshold"),)
 
-    account_id: UUID = Field(sa_column=sa.Column(sa.Uuid, sa.ForeignKey("account.id", ondelete="CASCADE"), primary_key=True))
+    account_id: UUID = Field(primary_key=True)  # no foreign key: scans write many at once, and accounts are never deleted
     kind: str = Field(primary_key=True, max_length=12)
     number: int
     is_open: bool
@@ -30,7 +31,12 @@ class ForecastHit(SQLModel, table=True):
     """Somebody was to be told: once for each account, kind, episode and mark (a stage, or a due day). `inputs` is what the decision was made from."""
 
     __tablename__ = "forecast_hit"
-    __table_args__ = (sa.UniqueConstraint("account_id", "kind", "episode", "mark"), one_of("kind", *KINDS), one_of("outcome", "told", "covered"))
+    __table_args__ = (
+        sa.UniqueConstraint("account_id", "kind", "episode", "mark"),
+        sa.Index("ix_forecast_hit_at_once", "at", postgresql_where=sa.text("run_id IS NULL")),
+        one_of("kind", *KINDS),
+        one_of("outcome", "told", "covered"),
+    )
 
     id: UUID = Field(primary_key=True)
     account_id: UUID
@@ -39,7 +45,7 @@ class ForecastHit(SQLModel, table=True):
     mark: str = Field(max_length=16)
     as_of: date
     outcome: str = Field(max_length=8)
-    run_id: UUID | None = Field(default=None, index=True)  # none: seen at a change of the balance
+    run_id: UUID | None = None  # none: seen at a change of the balance
     event_id: UUID | None = None
     inputs: dict[str, Any] = json_field()
     at: datetime = moment()
@@ -76,7 +82,9 @@ class ScanRun(SQLModel, table=True):
 
 
 class ScanSlice(SQLModel, table=True):
-    """A part of a run that any worker can take: the accounts of one zone between two ids (the last one excluded)."""
+    """A part of a run that any worker can take: the accounts between two ids (the last one excluded), of some zones or of all.
+
+    `candidates` are those whom the count has found, for the telling to look at again."""
 
     __tablename__ = "scan_slice"
     __table_args__ = (
@@ -87,13 +95,14 @@ class ScanSlice(SQLModel, table=True):
     run_id: UUID = Field(sa_column=sa.Column(sa.Uuid, sa.ForeignKey("scan_run.id", ondelete="CASCADE"), primary_key=True))
     phase: str = Field(primary_key=True, max_length=8)
     n: int = Field(primary_key=True)
-    zone: str = Field(max_length=64)
+    zones: list[str] | None = Field(default=None, sa_type=ARRAY(sa.Text()))
     as_of: date
     first: UUID
     last: UUID
     state: str = Field(max_length=8)
     attempts: int = Field(default=0, sa_type=sa.SmallInteger)
     lease_until: datetime | None = moment(default=None)
-    accounts: int = 0
     found: dict[str, Any] = json_field(default_factory=dict)
+    candidates: list[UUID] | None = Field(default=None, sa_type=ARRAY(sa.Uuid()))
     error: str | None = Field(default=None, max_length=500)
+    created_at: datetime = moment()

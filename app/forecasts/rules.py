@@ -12,11 +12,13 @@ owes more than its credit already has run out today. The calendar itself (month 
 """
 
 import calendar
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -27,20 +29,33 @@ RULES = 1  # the version of this meaning; kept with every hit
 
 COUNTS = "k.due_on > coalesce(c.posted_through, '-infinity') AND k.due_on BETWEEN coalesce(c.start_on, '-infinity') AND coalesce(c.end_on, 'infinity')"
 
-AT_RISK = sa.text("""
+# Whose accounts: between two ids, of some zones alone, or given ones.
+BETWEEN, OF_ZONES, THESE = (
+    "{id} >= :first AND {id} < :last",
+    "{id} IN (SELECT id FROM account WHERE id >= :first AND id < :last AND timezone = ANY(CAST(:zones AS text[])))",
+    "{id} = ANY(CAST(:ids AS uuid[]))",
+)
+
+
+def whose(statement: str) -> dict[str, sa.TextClause]:
+    """The statement for each way to say whose accounts: `«id»` in it becomes the condition on that column."""
+    return {way: sa.text(re.sub("«(.+?)»", way.format(id=r"\1"), statement)) for way in (BETWEEN, OF_ZONES, THESE)}
+
+
+AT_RISK = whose("""
 CREATE TEMP TABLE at_risk ON COMMIT DROP AS
 WITH calendar AS MATERIALIZED (SELECT key, count(*) AS times FROM charge_calendar(CAST(:as_of AS date), CAST(:upto AS date)) GROUP BY key)
 SELECT 0 AS ref, a.id, a.balance + a.credit_limit AS available
-FROM account a LEFT JOIN (
-    SELECT c.account_id, sum(c.amount * k.times) AS most
-    FROM planned_charge c JOIN calendar k ON k.key = c.calendar_key
-    WHERE c.account_id >= :first AND c.account_id < :last
-      -- Between the same ids there are the accounts of all the other zones: their charges are none of ours to sum.
-      AND c.account_id IN (SELECT id FROM account WHERE id >= :first AND id < :last AND timezone = :zone)
-    GROUP BY c.account_id
-) u ON u.account_id = a.id
-WHERE a.id >= :first AND a.id < :last AND a.timezone = :zone AND a.status = 'active' AND (a.balance_as_of IS NULL OR a.balance_as_of >= :fresh)
-  AND (a.balance + a.credit_limit < 0 OR u.most > a.balance + a.credit_limit)
+FROM account a JOIN planned_charge c ON c.account_id = a.id JOIN calendar k ON k.key = c.calendar_key
+WHERE «a.id» AND «c.account_id» AND a.status = 'active' AND (a.balance_as_of IS NULL OR a.balance_as_of >= :fresh) AND a.balance + a.credit_limit >= 0
+GROUP BY a.id HAVING sum(c.amount * k.times) > a.balance + a.credit_limit
+UNION ALL SELECT 0, a.id, a.balance + a.credit_limit FROM account a WHERE a.id = ANY(CAST(:low AS uuid[]))
+""")
+# Of few the bound need not be asked.
+ALL_OF_THEM = sa.text("""
+CREATE TEMP TABLE at_risk ON COMMIT DROP AS
+SELECT 0 AS ref, a.id, a.balance + a.credit_limit AS available FROM account a
+WHERE a.id = ANY(CAST(:ids AS uuid[])) AND a.status = 'active' AND (a.balance_as_of IS NULL OR a.balance_as_of >= :fresh)
 """)
 ANALYZE = sa.text("ANALYZE at_risk")
 _RUNS_OUT = f"""
@@ -61,12 +76,6 @@ DUE = sa.text(f"""
 SELECT c.account_id, k.due_on, c.external_id, c.title, c.amount, c.announce, c.kind
 FROM planned_charge c JOIN charge_calendar(CAST(:as_of AS date), CAST(:upto AS date)) k ON k.key = c.calendar_key
 WHERE c.account_id = ANY(CAST(:ids AS uuid[])) AND {COUNTS} ORDER BY c.account_id, k.due_on, c.external_id
-""")
-
-TOTAL = sa.text(f"""
-SELECT c.account_id, sum(c.amount) AS total
-FROM planned_charge c JOIN charge_calendar(CAST(:as_of AS date), CAST(:upto AS date)) k ON k.key = c.calendar_key
-WHERE c.account_id = ANY(CAST(:ids AS uuid[])) AND {COUNTS} GROUP BY c.account_id
 """)
 
 
@@ -94,11 +103,34 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Accounts of one zone between two ids, the last one excluded."""
+    """Accounts between two ids, the last one excluded; of these zones alone, if any are named."""
 
-    zone: str
     first: UUID
     last: UUID
+    zones: Sequence[str] | None = None
+
+    @property
+    def way(self) -> str:
+        return BETWEEN if self.zones is None else OF_ZONES
+
+    @property
+    def values(self) -> dict[str, Any]:
+        return {"first": self.first, "last": self.last} | ({} if self.zones is None else {"zones": list(self.zones)})
+
+
+@dataclass(frozen=True, slots=True)
+class These:
+    """Given accounts."""
+
+    ids: Sequence[UUID]
+
+    @property
+    def way(self) -> str:
+        return THESE
+
+    @property
+    def values(self) -> dict[str, Any]:
+        return {"ids": list(self.ids)}
 
 
 async def runs_out_of(session: Executor, asked: Sequence[tuple[UUID, Decimal]], as_of: date, horizon: int) -> dict[int, RunsOut]:
@@ -122,13 +154,6 @@ async def due_of(session: Executor, ids: Sequence[UUID], as_of: date, upto: date
         for account_id, *due in await session.execute(DUE, {"ids": list(ids), "as_of": as_of, "upto": upto}):
             found[account_id].append(Due(*due))
     return found
-
-
-async def total_of(session: Executor, ids: Sequence[UUID], as_of: date, upto: date) -> dict[UUID, Decimal]:
-    """What these accounts will be charged from as_of to upto, both ends in. Those without charges are left out."""
-    if not ids:
-        return {}
-    return {row.account_id: row.total for row in await session.execute(TOTAL, {"ids": list(ids), "as_of": as_of, "upto": upto})}
 
 
 def stage_of(days_left: int, warning_days: Sequence[int]) -> int | None:

@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.forecasts.ask import ask_for
 from app.forecasts.find import UPCOMING_DAYS
-from app.forecasts.scan import ask_for
 
 # A walk from zone to zone along the index: a million accounts live in a dozen of them.
 ZONES = sa.text("""

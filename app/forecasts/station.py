@@ -27,6 +27,11 @@ log = structlog.get_logger()
 LOOK = 15.0  # seconds between two looks at the clock
 IDLE = 5.0  # and at the slices, when nobody pokes
 
+AT_WORK = sa.text("""
+SELECT r.kind, s.state, count(*) AS slices FROM scan_run r JOIN scan_slice s ON s.run_id = r.id AND s.phase = r.phase
+WHERE r.state IN ('queued', 'running') GROUP BY r.kind, s.state
+""")
+STATES = ("waiting", "running", "done", "failed")
 FINISHED = sa.text("""
 SELECT kind, extract(epoch FROM max(finished_at)) AS at FROM scan_run WHERE state = 'done' AND NOT dry_run GROUP BY kind
 """)
@@ -54,7 +59,7 @@ class ScanStation:
             try:
                 await self._ask()
                 while not self._stopping and await asyncio.shield(asyncio.ensure_future(self._scanner.step())):
-                    pass
+                    await self._ask()
             except Exception as error:
                 log.error("scan_station", error=type(error).__name__, detail=str(error)[:300])
             with contextlib.suppress(TimeoutError):
@@ -83,6 +88,10 @@ class ScanStation:
             asked = await ask_for_due(session, kinds, hour, self._settings.timezone, now(), upcoming_days)
             for row in (await session.execute(FINISHED)).all():
                 metrics.SCAN_SUCCESS.labels(row.kind).set(float(row.at))
+            slices = {(row.kind, row.state): row.slices for row in (await session.execute(AT_WORK)).all()}
+        for kind in TYPES:
+            for state in STATES:
+                metrics.SCAN_SLICES.labels(kind, state).set(slices.get((kind, state), 0))
         if asked:
             log.info("scans_asked_for", runs=len(asked))
             self._wakeups.wake(SCAN)

@@ -1,4 +1,4 @@
-"""Is it still true? Asked when a reminder is planned, when a held one is released, and when one has waited in a queue: the one account is computed again.
+"""Is it still true? Asked when a reminder is planned, when a held one is released, and when something has changed while one waits: the account is computed again.
 
 A reminder that is no longer true dies; one that is goes with the figures of now ("in 2 days", not the "in 3 days" of yesterday evening).
 """
@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 from app.core.db import Executor
 from app.core.money import money_string
-from app.forecasts.find import LISTED, TYPES, Wanted, exhaustion_words
-from app.forecasts.rules import RunsOut, due_of, period_end, runs_out_of, stage_of
+from app.forecasts.find import LISTED, TYPES, Wanted
+from app.forecasts.rules import Due, RunsOut, due_of, period_end, runs_out_of, stage_of
+from app.forecasts.words import exhaustion_words
 
-REMINDERS = frozenset(TYPES.values())
+RESTORED = "balance.restored"
+REMINDERS = frozenset({*TYPES.values(), RESTORED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,11 @@ class Claim:
     data: dict[str, Any]
     account: Any
     today: date
+
+    @property
+    def is_low(self) -> bool:
+        """Whether the balance is at or below the account's threshold."""
+        return self.account.threshold is not None and self.account.balance <= self.account.threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,55 +45,62 @@ class _Row:
 
 
 async def as_of_now(session: Executor, claims: Sequence[Claim], wanted: Wanted) -> list[dict[str, Any] | None]:
-    """For each claim its data with the figures of now, or nothing where it is not true any more."""
+    """For each claim its data with the figures of now, or nothing where it is not true any more. A few queries for each day, however many claims."""
     answers: list[dict[str, Any] | None] = [None] * len(claims)
-    by_day: dict[date, list[int]] = defaultdict(list)
+    ending: dict[date, list[int]] = defaultdict(list)  # claims that depend on when the money ends, by the account's today
+    falling: dict[date, list[int]] = defaultdict(list)  # and on the charges of one day, by that day
     for n, claim in enumerate(claims):
         if claim.account.status != "active":
             continue
         if claim.type == TYPES["threshold"]:
             answers[n] = _low(claim)
-        elif claim.type == TYPES["exhaustion"]:
-            by_day[claim.today].append(n)
+        elif claim.type == TYPES["exhaustion"] or (claim.type == RESTORED and not claim.is_low):
+            ending[claim.today].append(n)
         elif claim.type == TYPES["upcoming"]:
-            answers[n] = await _upcoming(session, claim, wanted)
-        else:
+            if (due_on := date.fromisoformat(claim.data["due_on"])) >= claim.today:
+                falling[due_on].append(n)
+        elif claim.type not in REMINDERS:
             answers[n] = claim.data
-    for day, places in by_day.items():
-        accounts = [claims[n].account for n in places]
-        out = await runs_out_of(session, [(account.id, account.balance + account.credit_limit) for account in accounts], day, wanted.horizon)
-        due = await due_of(session, [accounts[ref].id for ref in out], day, max([period_end(day), *(found.exhausts_on for found in out.values())]))
-        for ref, found in out.items():
-            if stage_of((found.exhausts_on - day).days, wanted.warning_days) is not None:
-                answers[places[ref]] = _exhausting(claims[places[ref]], found, due.get(accounts[ref].id, []), day)
+    for day, places in ending.items():
+        await _when_money_ends(session, claims, day, places, wanted, answers)
+    for day, places in falling.items():
+        due = await due_of(session, [claims[n].account.id for n in places], day, day)
+        for n in places:
+            answers[n] = _upcoming(claims[n], due.get(claims[n].account.id, []), wanted)
     return answers
+
+
+async def _when_money_ends(
+    session: Executor, claims: Sequence[Claim], day: date, places: Sequence[int], wanted: Wanted, answers: list[dict[str, Any] | None]
+) -> None:
+    accounts = [claims[n].account for n in places]
+    out = await runs_out_of(session, [(account.id, account.balance + account.credit_limit) for account in accounts], day, wanted.horizon)
+    warned = {ref: found for ref, found in out.items() if stage_of((found.exhausts_on - day).days, wanted.warning_days) is not None}
+    told = [ref for ref in warned if claims[places[ref]].type != RESTORED]
+    upto = max([period_end(day), *(warned[ref].exhausts_on for ref in told)])
+    due = await due_of(session, [accounts[ref].id for ref in told], day, upto)
+    for ref, n in enumerate(places):
+        if claims[n].type != RESTORED:
+            answers[n] = _exhausting(claims[n], warned[ref], due.get(accounts[ref].id, []), day) if ref in warned else None
+        elif ref not in warned:
+            answers[n] = claims[n].data | {"balance": money_string(accounts[ref].balance)}
 
 
 def _low(claim: Claim) -> dict[str, Any] | None:
     account = claim.account
-    if account.threshold is None or account.balance > account.threshold:
-        return None
-    return claim.data | {"balance": money_string(account.balance), "threshold": money_string(account.threshold)}
+    return claim.data | {"balance": money_string(account.balance), "threshold": money_string(account.threshold)} if claim.is_low else None
 
 
-def _exhausting(claim: Claim, found: RunsOut, due: Sequence[Any], day: date) -> dict[str, Any]:
+def _exhausting(claim: Claim, found: RunsOut, due: Sequence[Due], day: date) -> dict[str, Any]:
     account = claim.account
     data, _ = exhaustion_words(day, _Row(account.balance, account.balance_as_of, account.credit_limit, found.exhausts_on, found.shortfall), due)
     return claim.data | data
 
 
-async def _upcoming(session: Executor, claim: Claim, wanted: Wanted) -> dict[str, Any] | None:
-    due_on = date.fromisoformat(claim.data["due_on"])
-    if due_on < claim.today:
-        return None
-    account_id: UUID = claim.account.id
-    due = [
-        charge
-        for charge in (await due_of(session, [account_id], due_on, due_on)).get(account_id, [])
-        if charge.announce and (charge.kind != "daily" or wanted.upcoming_daily)
-    ]
-    total = sum((charge.amount for charge in due), Decimal("0.00"))
+def _upcoming(claim: Claim, due: Sequence[Due], wanted: Wanted) -> dict[str, Any] | None:
+    announced = [charge for charge in due if charge.announce and (charge.kind != "daily" or wanted.upcoming_daily)]
+    total = sum((charge.amount for charge in announced), Decimal("0.00"))
     if total <= 0:
         return None
-    charges = [{"id": charge.id, "title": charge.title, "amount": money_string(charge.amount)} for charge in due[:LISTED]]
+    charges = [{"id": charge.id, "title": charge.title, "amount": money_string(charge.amount)} for charge in announced[:LISTED]]
     return claim.data | {"total": money_string(total), "charges": charges}

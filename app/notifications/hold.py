@@ -27,7 +27,7 @@ from app.gateways.router import NO_ATTRIBUTES
 from app.notifications.audience import Reached
 from app.notifications.ending import close
 from app.notifications.plan import ACCOUNTS, zone_of
-from app.notifications.reminders import is_ours, still_true
+from app.notifications.reminders import is_ours, still_true, until_midnight
 from app.notifications.reroute import Rerouting
 from app.notifications.rows import CHANGES, recut_for
 from app.notifications.states import State
@@ -74,12 +74,13 @@ WITH held AS (
 UPDATE message m SET expires_at = held.expires_at FROM held WHERE m.id = held.message_id AND m.expires_at <> held.expires_at
 """)
 LATE = sa.text(f"""
-SELECT o.message_id, o.not_before, o.send_until, a.timezone FROM outbox o JOIN message m ON m.id = o.message_id JOIN account a ON a.id = m.account_id
+SELECT o.message_id, o.not_before, m.type, m.channel, (SELECT source FROM event WHERE id = m.event_id) AS source, a.timezone
+FROM outbox o JOIN message m ON m.id = o.message_id JOIN account a ON a.id = m.account_id
 WHERE o.state = 'queued' AND o.send_until <= now() AND o.expires_at > now() AND {UNSTOPPED} LIMIT :batch FOR UPDATE OF o SKIP LOCKED
 """)
 PUT_OFF = sa.text("""
-UPDATE outbox o SET state = 'held', reason = 'quiet_hours', not_before = v.not_before, send_until = v.send_until
-FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS timestamptz[]), CAST(:c2 AS timestamptz[])) AS v(id, not_before, send_until)
+UPDATE outbox o SET state = 'held', reason = v.reason, not_before = v.not_before, send_until = v.send_until
+FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS timestamptz[]), CAST(:c2 AS timestamptz[]), CAST(:c3 AS text[])) AS v(id, not_before, send_until, reason)
 WHERE o.message_id = v.id AND o.state = 'queued'
 """)
 EXPIRED = sa.text(f"""
@@ -107,11 +108,12 @@ class Holding:
             await self._templates.refresh(session)
             router, moment = await self._roads.look(session), clock()
             rows = (await session.execute(HELD, {"ids": ids})).all()
+            rows_by_id = {row.id: row for row in rows}
             operators = await operators_of(session, [row.address for row in rows if row.channel == "sms"]) if router.asks_operator else {}
             accounts = {row.id: row for row in (await session.execute(ACCOUNTS, {"ids": list({row.account_id for row in rows})})).all()}
             refused = {row.id: self._refusal(row, accounts) for row in rows}
             fresh = await self._true_ones(session, [row for row in rows if not refused[row.id]], accounts)
-            refused |= {message_id: "resolved" for message_id, data in fresh.items() if data is None}
+            refused |= {message_id: "resolved" for message_id, data in fresh.items() if data is None or self._is_stale_repeat(rows_by_id[message_id], data)}
             for reason in {reason for reason in refused.values() if reason}:
                 await close(session, [message_id for message_id, why in refused.items() if why == reason], State.CANCELLED, reason, moment)
             wanted, again = [], []
@@ -164,6 +166,10 @@ class Holding:
         answers = await still_true(session, claims, self._settings.timezone, self._catalogue) if asked else []
         return {row.id: data for row, data in zip(asked, answers, strict=True)}
 
+    def _is_stale_repeat(self, row: Any, fresh: dict[str, Any]) -> bool:
+        """A second try after a silence goes in the same words, or not at all."""
+        return bool(row.resent) and fresh != orjson.loads(row.data)
+
     def _words(self, row: Any, account: Any, moment: datetime, fresh: dict[str, Any] | None = None) -> Composed:
         """The words of now; where they cannot be had any more, those that were planned."""
         planned = Composed(
@@ -193,20 +199,25 @@ class Holding:
         return next_open(moment, zone_of(zone, self._settings.timezone), self._settings.quiet) if self._keeps_quiet(row) else moment
 
     def _until(self, row: Any, zone: str, moment: datetime) -> datetime | None:
-        return open_until(moment, zone_of(zone, self._settings.timezone), self._settings.quiet) if self._keeps_quiet(row) else None
+        local = zone_of(zone, self._settings.timezone)
+        until = open_until(moment, local, self._settings.quiet) if self._keeps_quiet(row) else None
+        return until_midnight(until, moment, local) if is_ours(row.type, row.source) else until
 
     async def put_off(self) -> int:
-        """What backed up in its queue past the end of its window is held until the next one: nothing goes out at 3 a.m."""
+        """What backed up in its queue past the end of its window is held until the next one: nothing goes out at 3 a.m., and no reminder with the figures
+        of yesterday."""
         async with self._database.transaction() as session:
             rows = (await session.execute(LATE, {"batch": BATCH})).all()
+            if not rows:
+                return 0
+            await self._catalogue.refresh(session)
             moment, moved = clock(), []
             for row in rows:
-                zone = zone_of(row.timezone, self._settings.timezone)
-                opens = next_open(moment, zone, self._settings.quiet)
-                moved.append((row.message_id, max(opens, row.not_before), open_until(opens, zone, self._settings.quiet)))
-            if moved:
-                await session.execute(PUT_OFF, columns(moved))
-                await CHANGES.run(session, [(new_id(), message_id, moment, State.HELD.value, "quiet_hours", None) for message_id, _, _ in moved])
+                opens = self._opens(row, row.timezone, moment)
+                begins = max(opens, row.not_before)
+                moved.append((row.message_id, begins, self._until(row, row.timezone, begins), "quiet_hours" if opens > moment else "outdated"))
+            await session.execute(PUT_OFF, columns(moved))
+            await CHANGES.run(session, [(new_id(), message_id, moment, State.HELD.value, reason, None) for message_id, _, _, reason in moved])
         return len(rows)
 
     async def expire(self) -> int:

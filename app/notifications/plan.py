@@ -34,7 +34,7 @@ from app.gateways.operators import operators_of
 from app.gateways.roads import ROADS, Roads
 from app.gateways.router import NO_ATTRIBUTES, Router
 from app.notifications.audience import Reached, Skipped, choose, skipped_decision
-from app.notifications.reminders import balances_moved, is_ours, still_true
+from app.notifications.reminders import Moved, balances_moved, is_ours, still_true, supersede, until_midnight, without_doubles
 from app.notifications.rows import Rows, cut_for
 from app.notifications.states import State
 from app.notifications.stops import STOPS, Stops
@@ -172,10 +172,12 @@ class Planner:
         for contact_id, account_id, *rest in await session.execute(CONTACTS, {"ids": ids}):
             contacts[account_id].append(Reached(contact_id, *rest))
         operators = await operators_of(session, addresses_in(contacts)) if router.asks_operator else {}
-        events, untrue = await self._true_ones(session, events)
+        events, untrue, doubles = await self._true_ones(session, events)
         rows, tally, queues, now, gone = Rows(), Counter[tuple[str, ...]](), set[str](), clock(), list[UUID]()
         for event in untrue:
             rows.decide(event.id, event.account.id, event.type, [skipped_decision(event.type, Skipped(None, None, "resolved"))], now)
+        for event in doubles:
+            rows.decide(event.id, event.account.id, event.type, [skipped_decision(event.type, Skipped(None, None, "duplicate"))], now)
         for event in events:
             if event.account.status == ERASED:
                 gone.append(event.id)
@@ -186,21 +188,33 @@ class Planner:
             await session.execute(FORGET, {"ids": gone})
         return rows, tally, queues
 
-    async def _true_ones(self, session: AsyncSession, events: list[Waiting]) -> tuple[list[Waiting], list[Waiting]]:
-        """What balances change is changed; then our own reminders, with the figures of now, and those that are not true any more."""
-        told: dict[UUID, tuple[Any, list[Decimal]]] = {}
+    async def _true_ones(self, session: AsyncSession, events: list[Waiting]) -> tuple[list[Waiting], list[Waiting], list[Waiting]]:
+        """What balances change is changed; then our own reminders, with the figures of now; those that are not true any more; and those that a newer or
+        more serious one leaves nothing to say."""
+        told: dict[UUID, Moved] = {}
         for event in events:
             if event.data.get("balance") is not None and event.type not in REMINDERS and concerns(event.account, event.account.episodes):
-                told.setdefault(event.account.id, (event.account, []))[1].append(Decimal(event.data["balance"]))
+                moved = told.setdefault(event.account.id, Moved(event.account))
+                moved.balances.append(Decimal(event.data["balance"]))
+                if event.type == "payment.received":
+                    moved.paid = Decimal(event.data["amount"])
         if told:
-            await balances_moved(session, list(told.values()), self._settings.timezone, self._catalogue)
+            await balances_moved(session, told.values(), self._settings.timezone, self._catalogue)
         asked = [event for event in events if is_ours(event.type, event.source) and event.account.status != ERASED]
         if not asked:
-            return events, []
+            return events, [], []
         answers = await still_true(session, [(event.type, event.data, event.account) for event in asked], self._settings.timezone, self._catalogue)
         now_true = {event.id: data for event, data in zip(asked, answers, strict=True)}
         kept = [replace(event, data=data) if (data := now_true.get(event.id, event.data)) is not None else None for event in events]
-        return [event for event in kept if event is not None], [event for event in asked if now_true[event.id] is None]
+        alive = [event for event in kept if event is not None]
+        ours = [event for event in alive if event.id in now_true]
+        doubles = without_doubles([(event.id, event.account.id, event.type) for event in ours])
+        await supersede(session, [(event.account.id, event.type) for event in ours], clock())
+        return (
+            [event for event in alive if event.id not in doubles],
+            [event for event in asked if now_true[event.id] is None],
+            [event for event in ours if event.id in doubles],
+        )
 
     def _decide_one(
         self,
@@ -216,8 +230,8 @@ class Planner:
     ) -> None:
         rules, account = self._catalogue.types.get(event.type), event.account
         attributes = orjson.loads(account.attributes_json) if router.asks_attributes else NO_ATTRIBUTES
-        decisions = []
-        for choice in choose(rules, account.status, contacts, event.time, zone_of(account.timezone, self._settings.timezone), self._settings.quiet, now):
+        decisions, zone, ours = [], zone_of(account.timezone, self._settings.timezone), is_ours(event.type, event.source)
+        for choice in choose(rules, account.status, contacts, event.time, zone, self._settings.quiet, now):
             if isinstance(choice, Skipped):
                 decisions.append(skipped_decision(event.type, choice))
                 continue
@@ -236,7 +250,8 @@ class Planner:
             name = road.name if road else None
             words = cut_for(road, words)
             stopped = stops.hold(event.type, name)
-            message_id = rows.message(event_id=event.id, account_id=account.id, code=event.type, told=choice, words=words, road=road, now=now, stopped=stopped)
+            told = replace(choice, send_until=until_midnight(choice.send_until, choice.not_before, zone)) if ours else choice
+            message_id = rows.message(event_id=event.id, account_id=account.id, code=event.type, told=told, words=words, road=road, now=now, stopped=stopped)
             held = "quiet_hours" if choice.not_before > now else "stopped" if stopped else None
             decisions.append(
                 {

@@ -1,41 +1,70 @@
 """Reminders are true when they are planned, when they are released, and as long as they wait: what a payment has made untrue dies.
 
 still_true       the data of now for reminders that are about to be planned or released, or that they are not true any more
-balances_moved   what the balances of some accounts change: a threshold crossed, an episode ended, the reminders of it cancelled
+balances_moved   what the balances of some accounts change: a threshold crossed, a spell ended, the reminders of it cancelled
+recheck          what waits of some accounts, when something else about them has changed: charges, a threshold, their status
+supersede        what waits and would say the same as a newer reminder, or less
+
+Time makes reminders untrue as well: "3 days left" is wrong the next day. None goes out after the midnight that follows its words (`until_midnight`): it is
+held then, and released anew.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
+import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts.window import day_ends
 from app.catalogue.registry import Catalogue
 from app.core.clock import now as clock
 from app.core.config import Settings
 from app.core.db import Database
-from app.core.ids import first_id_at
+from app.core.ids import first_id_at, new_id
 from app.core.wakeups import PLAN, Wakeups
-from app.forecasts.find import Wanted, wanted_from
+from app.forecasts.find import TYPES, Wanted, wanted_from
 from app.forecasts.schedule import today_in
 from app.forecasts.tell import SOURCE
-from app.forecasts.truth import REMINDERS, Claim, as_of_now
-from app.forecasts.watch import EPISODES_OF, Seen, Watched, concerns, watch
+from app.forecasts.truth import REMINDERS, RESTORED, Claim, as_of_now
+from app.forecasts.watch import EPISODES_OF, Seen, Watched, concerns, in_spell, watch
 from app.notifications.ending import close
+from app.notifications.restored import tell_restored
+from app.notifications.rows import CHANGES
 from app.notifications.states import State
 
 BATCH = 500
 # A reminder that waits longer than this has expired by any sensible time to live.
 WAITS_AT_MOST = timedelta(days=30)
+# What a new reminder leaves nothing to say to.
+SUPERSEDES = {
+    TYPES["exhaustion"]: frozenset({TYPES["exhaustion"], TYPES["threshold"], RESTORED}),
+    TYPES["threshold"]: frozenset({TYPES["threshold"], RESTORED}),
+}
 
 WAITING = sa.text("""
 SELECT m.id, m.account_id, m.type FROM message m JOIN outbox o ON o.message_id = m.id
 WHERE m.account_id = ANY(CAST(:accounts AS uuid[])) AND m.id >= :oldest AND m.type = ANY(CAST(:types AS text[])) AND m.resend_of IS NULL
 """)
-# Balances that changed otherwise than by an event (PATCH, PUT, import), where that may matter.
+# Our own alone: what the billing says of itself is believed. `rewritten`: its words are not those of the event's data.
+OURS_WAITING = sa.text("""
+SELECT m.id, m.account_id, m.type, o.state, o.resent, CAST(e.data AS text) AS data,
+       EXISTS (SELECT FROM message_change c WHERE c.message_id = m.id AND c.state = 'queued') AS rewritten
+FROM message m JOIN outbox o ON o.message_id = m.id JOIN event e ON e.id = m.event_id
+WHERE m.account_id = ANY(CAST(:accounts AS uuid[])) AND m.id >= :oldest AND m.type = ANY(CAST(:types AS text[])) AND m.resend_of IS NULL
+  AND e.source = :source AND o.state = ANY(CAST(:states AS text[])) ORDER BY m.id
+""")
+# Release writes it anew.
+WRITE_ANEW = sa.text("""
+UPDATE outbox SET state = 'held', reason = 'outdated', not_before = greatest(not_before, :now)
+WHERE message_id = ANY(CAST(:ids AS uuid[])) AND state = 'queued' RETURNING message_id
+""")
+# Accounts that changed otherwise than by an event (PATCH, PUT, import), where that may matter.
 MOVED = sa.text(f"""
 WITH moved AS (
     DELETE FROM balance_moved WHERE account_id = ANY(ARRAY(SELECT account_id FROM balance_moved LIMIT :batch FOR UPDATE SKIP LOCKED)) RETURNING account_id
@@ -45,13 +74,33 @@ FROM account a WHERE a.id = ANY(ARRAY(SELECT account_id FROM moved)) ORDER BY a.
 """)
 
 
+@dataclass(slots=True)
+class Moved:
+    """A locked account (with its `episodes`), the balances that were told of it, oldest first, and the last payment among what told them."""
+
+    account: Any
+    balances: list[Decimal] = field(default_factory=list)
+    paid: Decimal | None = None
+
+
 def wanted_of(catalogue: Catalogue) -> Wanted:
     return wanted_from({code: rules.settings for code, rules in catalogue.types.items()})
+
+
+def is_told(catalogue: Catalogue, code: str) -> bool:
+    rules = catalogue.types.get(code)
+    return rules is not None and rules.enabled
 
 
 def is_ours(code: str, source: str | None) -> bool:
     """Whether an event is a reminder of our own: the billing's own ones are believed."""
     return code in REMINDERS and source == SOURCE
+
+
+def until_midnight(send_until: datetime | None, not_before: datetime, zone: ZoneInfo) -> datetime:
+    """Until when a reminder's words hold that are written for the day of `not_before`."""
+    ends = day_ends(not_before, zone)
+    return ends if send_until is None else min(send_until, ends)
 
 
 async def still_true(
@@ -67,18 +116,22 @@ def today_of(account: Any, zone: str, moment: datetime) -> date:
     return today_in(account.timezone, zone, moment).date()
 
 
-async def balances_moved(session: AsyncSession, told: Sequence[tuple[Any, list[Decimal]]], zone: str, catalogue: Catalogue) -> Seen:
-    """For locked accounts (with their `episodes`) and the balances that were told of them, oldest first."""
+async def balances_moved(session: AsyncSession, told: Iterable[Moved], zone: str, catalogue: Catalogue) -> Seen:
+    """Thresholds that were crossed are told; spells that have ended are closed, and their reminders cancelled; other figures are corrected."""
     moment = clock()
-    watched = [
-        Watched(account, [*balances, account.balance], account.episodes, today_of(account, zone, moment))
-        for account, balances in told
-        if concerns(account, account.episodes)
-    ]
-    if not watched:
+    moved = {item.account.id: item for item in told if concerns(item.account, item.account.episodes)}
+    if not moved:
         return Seen()
-    seen = await watch(session, watched, wanted_of(catalogue), moment)
+    watched = [
+        Watched(item.account, [*item.balances, item.account.balance], item.account.episodes, today_of(item.account, zone, moment)) for item in moved.values()
+    ]
+    seen = await watch(session, watched, wanted_of(catalogue), moment, warns=is_told(catalogue, TYPES["exhaustion"]))
     await cancel_resolved(session, seen.resolved, moment)
+    if seen.ended and is_told(catalogue, RESTORED):
+        lifted = [(moved[account_id].account, ended, moved[account_id].paid) for account_id, ended in seen.ended.items()]
+        seen.told += await tell_restored(session, lifted, moment)
+    warned = [item.account for item in moved.values() if in_spell(item.account.episodes)]
+    await recheck(session, warned, zone, catalogue, moment)
     return seen
 
 
@@ -86,18 +139,71 @@ async def cancel_resolved(session: AsyncSession, resolved: dict[UUID, list[str]]
     """End what is held or queued for these accounts and types."""
     if not resolved:
         return 0
-    values = {
-        "accounts": list(resolved),
-        "types": sorted({code for codes in resolved.values() for code in codes}),
-        "oldest": first_id_at(moment - WAITS_AT_MOST),
-    }
-    rows = (await session.execute(WAITING, values)).all()
+    types = sorted({code for codes in resolved.values() for code in codes})
+    rows = (await session.execute(WAITING, {"accounts": list(resolved), "types": types, "oldest": first_id_at(moment - WAITS_AT_MOST)})).all()
     ids = [row.id for row in rows if row.type in resolved[row.account_id]]
     return len(await close(session, ids, State.CANCELLED, "resolved", moment)) if ids else 0
 
 
+async def recheck(session: AsyncSession, accounts: Sequence[Any], zone: str, catalogue: Catalogue, moment: datetime) -> None:
+    """What waits of these locked accounts is cancelled where it is not true any more, and written anew where its figures are others. Held ones are
+    written anew when they are released, in any case. A second try after a silence goes in the same words, or not at all."""
+    rows = await _waiting(session, [account.id for account in accounts], REMINDERS, moment)
+    if not rows:
+        return
+    by_id = {account.id: account for account in accounts}
+    said = [orjson.loads(row.data) for row in rows]
+    now_true = await still_true(session, [(row.type, data, by_id[row.account_id]) for row, data in zip(rows, said, strict=True)], zone, catalogue)
+    untrue, others = [], []
+    for row, data, fresh in zip(rows, said, now_true, strict=True):
+        if fresh is None or (row.resent and fresh != data):
+            untrue.append(row.id)
+        elif row.state == State.QUEUED.value and not row.resent and (row.rewritten or fresh != data):
+            others.append(row.id)
+    if untrue:
+        await close(session, untrue, State.CANCELLED, "resolved", moment)
+    if others:
+        held = (await session.execute(WRITE_ANEW, {"ids": others, "now": moment})).scalars().all()
+        await CHANGES.run(session, [(new_id(), message_id, moment, State.HELD.value, "outdated", None) for message_id in held])
+
+
+async def supersede(session: AsyncSession, told: Iterable[tuple[UUID, str]], moment: datetime) -> None:
+    """For (account, type) of reminders that are being planned: what waits of the same, or of something less serious, is not needed any more."""
+    wanted: dict[UUID, frozenset[str]] = {}
+    for account_id, code in told:
+        if code in SUPERSEDES:
+            wanted[account_id] = wanted.get(account_id, frozenset()) | SUPERSEDES[code]
+    rows = await _waiting(session, list(wanted), SUPERSEDES[TYPES["exhaustion"]], moment)
+    if ids := [row.id for row in rows if row.type in wanted[row.account_id]]:
+        await close(session, ids, State.CANCELLED, "duplicate", moment)
+
+
+def without_doubles(planned: Sequence[tuple[UUID, UUID, str]]) -> set[UUID]:
+    """Of reminders (event, account, type) that are planned together, oldest first, those that a later or a more serious one leaves nothing to say."""
+    doubles, spoken, newest_first = set[UUID](), dict[UUID, frozenset[str]](), list(reversed(planned))
+    for event_id, account_id, code in sorted(newest_first, key=lambda one: one[2] != TYPES["exhaustion"]):
+        if code in spoken.get(account_id, ()):
+            doubles.add(event_id)
+        elif code in SUPERSEDES:
+            spoken[account_id] = spoken.get(account_id, frozenset()) | SUPERSEDES[code]
+    return doubles
+
+
+async def _waiting(session: AsyncSession, accounts: Sequence[UUID], types: Iterable[str], moment: datetime) -> Sequence[Any]:
+    if not accounts:
+        return []
+    values = {
+        "accounts": list(accounts),
+        "types": sorted(types),
+        "oldest": first_id_at(moment - WAITS_AT_MOST),
+        "source": SOURCE,
+        "states": [State.HELD.value, State.QUEUED.value],
+    }
+    return (await session.execute(OURS_WAITING, values)).all()
+
+
 class Reminders:
-    """The step of the sweeper that follows balances which no event has told."""
+    """The step of the sweeper that follows accounts which have changed without an event."""
 
     def __init__(self, database: Database, settings: Settings, wakeups: Wakeups) -> None:
         self._database, self._settings, self._wakeups = database, settings, wakeups
@@ -111,7 +217,9 @@ class Reminders:
             if not rows:
                 return 0, 0
             await self._catalogue.refresh(session)
-            seen = await balances_moved(session, [(row, []) for row in rows], self._settings.timezone, self._catalogue)
+            seen = await balances_moved(session, [Moved(row) for row in rows], self._settings.timezone, self._catalogue)
+            rest = [row for row in rows if not (concerns(row, row.episodes) and in_spell(row.episodes))]
+            await recheck(session, rest, self._settings.timezone, self._catalogue, clock())
             return len(rows), seen.told
 
         taken, told = await self._database.again(work)

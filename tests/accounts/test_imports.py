@@ -219,7 +219,12 @@ async def test_two_imports_of_the_same_accounts_at_once_end_alike(database, sett
     assert all(report.created + report.updated + report.unchanged == 300 for report in reports)
     async with database.transaction() as session:
         # An account's tariff and its charge come from the same import, whichever came last.
-        mixed = sa.select(sa.func.count()).select_from(Account).join(PlannedCharge).where(Account.tariff != PlannedCharge.title)
+        mixed = (
+            sa.select(sa.func.count())
+            .select_from(Account)
+            .join(PlannedCharge, PlannedCharge.account_id == Account.id)
+            .where(Account.tariff != PlannedCharge.title)
+        )
         assert await session.scalar(mixed) == 0
         assert await session.scalar(sa.select(sa.func.count()).select_from(PlannedCharge)) == 300
         assert await session.scalar(sa.select(sa.func.count()).select_from(Contact)) == 300
@@ -246,9 +251,9 @@ def read_whole(monkeypatch):
     read = []
     original = Reader.read
 
-    def spied(self, line, digest=None):
+    def spied(self, line, digest=None, lists=None):
         read.append(json.loads(line)["number"])
-        return original(self, line, digest)
+        return original(self, line, digest, lists)
 
     monkeypatch.setattr(Reader, "read", spied)
     return read
@@ -400,15 +405,21 @@ async def test_number_that_is_taken_during_the_import_spoils_nothing(api, databa
 
 
 async def test_balance_that_an_import_moves_is_looked_at_only_where_somebody_may_have_to_be_told(api, database):
-    lines = [line("1", threshold="10.00", **AS_OF), line("2", **AS_OF), line("3", threshold="10.00", **AS_OF)]
-    await send(api, *lines)
+    """Low ones, and those of whom something has been told; a million others cost nothing."""
+    lines = [line("low", threshold="10.00", **AS_OF), line("none", **AS_OF), line("tariff", threshold="10.00", **AS_OF)]
+    await send(api, *lines, *(line(number, threshold="1.00", **AS_OF) for number in ("high", "told", "over")))
+    async with database.transaction() as session:
+        spell = """INSERT INTO forecast_episode (account_id, kind, number, is_open, changed_at)
+            SELECT id, 'exhaustion', 1, number = 'told', now() FROM account WHERE number IN ('told', 'over')"""
+        await session.execute(sa.text(spell))
     later = {"balance": "6.00", "balance_as_of": "2026-01-02T00:00:00Z"}
 
-    await send(api, line("1", **later), line("2", **later), line("3", tariff="New"), line("new", threshold="10.00", **later))
+    changed = [line(number, **later) for number in ("low", "none", "high", "told", "over")]
+    await send(api, *changed, line("tariff", tariff="New"), line("new", threshold="10.00", **later))
 
     async with database.transaction() as session:
-        moved = await session.scalars(sa.text("SELECT number FROM balance_moved m JOIN account a ON a.id = m.account_id"))
-        assert moved.all() == ["1"]
+        moved = await session.scalars(sa.text("SELECT number FROM balance_moved m JOIN account a ON a.id = m.account_id ORDER BY number"))
+        assert moved.all() == ["low", "told"]
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 10_000])

@@ -125,3 +125,34 @@ def test_digest_depends_on_every_octet_and_on_the_region():
     assert Reader("RU").digest(line) != Reader("KZ").digest(line)
     assert Reader("RU").digest(line) != Reader("RU").digest(line + b" ")
     assert -(2**63) <= Reader("RU").digest(line) < 2**63
+
+
+@pytest.mark.parametrize("change", [{"balance": "1.00"}, {"name": "x"}, {"contacts": []}, {"charges": CHARGES[1:]}, {"attributes": {}}])
+def test_lists_are_passed_over_where_they_say_what_was_said_before(change):
+    reader = Reader("RU")
+    before = reader.read(orjson.dumps(USUAL), 1)
+    line = orjson.dumps(USUAL | change)
+
+    found = reader.read(line, 2, before.lists)
+
+    same = not {"contacts", "charges"} & change.keys()
+    assert (found.lists == before.lists, found.whole is not None) == (same, same)
+    assert (found.contacts is None and found.charges is None) == same
+    whole = found.whole() if found.whole else found
+    assert whole == by_shape(line, "RU")
+    assert (whole.digest, whole.lists) == (2, found.lists)
+
+
+def test_lists_that_were_not_said_or_cannot_be_read_by_hand_have_no_digest():
+    reader = Reader("RU")
+
+    assert reader.read(orjson.dumps({"number": "1", "name": "x"})).lists is None
+    assert reader.read(orjson.dumps(USUAL | {"name": "no-break\u00a0space"})).lists is None
+    assert reader.read(orjson.dumps(USUAL)).lists != Reader("KZ").read(orjson.dumps(USUAL)).lists
+
+
+def test_abyss_of_brackets_in_the_lists_is_a_rejected_line():
+    line = b'{"number": "1", "contacts": ' + b"[" * 500 + b"]" * 500 + b"}"
+
+    with pytest.raises(LineRejected):
+        Reader("RU").read(line, 1)

@@ -81,6 +81,7 @@ async def test_dry_run_shows_counts_parts_cost_and_words_and_tells_nobody(vestni
 
     assert code == 0
     assert "done: 1 accounts, 1 would be told" in said
+    assert "by type: balance.exhausting 1" in said
     assert "messages: email 1, sms 1" in said
     assert "by zone: Europe/Moscow 1" in said
     assert "SMS parts: 1, cost 0" in said
@@ -88,7 +89,9 @@ async def test_dry_run_shows_counts_parts_cost_and_words_and_tells_nobody(vestni
     assert await rows(database, "SELECT 1 FROM event") == []
 
 
-async def test_a_scan_that_waits_for_a_confirmation_says_how_to_give_it_and_ends_with_one(vestnik, worker, anna, database):
+@pytest.fixture
+async def usually_nobody(database):
+    """One more is far too many."""
     past = json.dumps({"told": 0})
     await run(
         database,
@@ -100,17 +103,57 @@ async def test_a_scan_that_waits_for_a_confirmation_says_how_to_give_it_and_ends
         database, """UPDATE notification_type SET settings = settings || '{"alarm_least": 0}', revision = revision + 1 WHERE code = 'balance.exhausting'"""
     )
 
+
+async def test_a_scan_that_waits_for_a_confirmation_says_how_to_give_it_and_ends_with_one(vestnik, worker, anna, usually_nobody):
     code, _, err = await vestnik("scan", "exhaustion")
 
     assert code == 1
     assert "1 is far more than the usual 0" in err
-    assert "/confirm" in err
+    assert "vestnik scan confirm " in err
     assert len(err.splitlines()) == 1
+
+
+async def the_waiting_one(database) -> str:
+    return str((await rows(database, "SELECT id FROM scan_run WHERE state = 'needs_confirmation'"))[0].id)
+
+
+async def acts(database) -> list[str]:
+    return [row.action for row in await rows(database, "SELECT action FROM audit_record WHERE object LIKE 'scan:%' ORDER BY id")]
+
+
+async def test_a_scan_that_waits_is_confirmed_and_told(vestnik, worker, anna, usually_nobody, database):
+    await vestnik("scan", "exhaustion")
+    scan_id = await the_waiting_one(database)
+
+    code, said, err = await vestnik("scan", "confirm", scan_id)
+    again, _, why = await vestnik("scan", "confirm", scan_id)
+
+    assert (code, err) == (0, "")
+    assert "done: 1 accounts, 1 told" in said
+    assert len(await rows(database, "SELECT 1 FROM event")) == 1
+    assert await acts(database) == ["scan.start", "scan.confirm"]
+    assert (again, "does not wait" in why) == (1, True)
+
+
+async def test_or_it_is_refused_and_nobody_is_told(vestnik, worker, anna, usually_nobody, database):
+    await vestnik("scan", "exhaustion")
+
+    code, said, err = await vestnik("scan", "refuse", await the_waiting_one(database))
+
+    assert (code, err) == (0, "")
+    assert said.startswith("refused: 1 accounts, 1 would be told")
+    assert await rows(database, "SELECT 1 FROM event") == []
+    assert await acts(database) == ["scan.start", "scan.refuse"]
 
 
 @pytest.mark.parametrize(
     ("words", "named"),
     [
+        (["confirm"], "which scan"),
+        (["confirm", "yesterdays"], "no id of a scan"),
+        (["refuse", "00000000-0000-0000-0000-000000000000"], "There is no such scan"),
+        (["confirm", "00000000-0000-0000-0000-000000000000", "--dry-run"], "leave --dry-run"),
+        (["exhaustion", "00000000-0000-0000-0000-000000000000"], "takes no id"),
         (["everything"], "threshold, exhaustion and upcoming"),
         (["threshold", "--as-of", "tomorrow"], "/as_of"),
         (["threshold", "--as-of", "2026-02-30"], "/as_of"),

@@ -186,5 +186,6 @@ async def test_tombstone_keeps_the_id_alone(api, database, settings, life):
         "threshold": None,
         "attributes": {},
         "imported": None,
+        "imported_lists": None,
     }
     assert (row.balance, row.credit_limit) == (0, 0)

@@ -8,9 +8,10 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from app.core.db import Database
-from app.forecasts import scan
+from app.forecasts import ask
+from app.forecasts.ask import ask_for
 from app.forecasts.find import Wanted
-from app.forecasts.scan import Alarm, Scanner, ask_for
+from app.forecasts.scan import Alarm, Scanner
 from tests.forecasts.oracle import Charge
 from tests.forecasts.test_rules import accounts_with
 
@@ -29,9 +30,9 @@ def a_scanner(database: Database, alarm: Alarm | None = None) -> Scanner:
 
 
 async def scanned(database: Database, kind: str, day: date, **more) -> dict:
+    scanner = a_scanner(database, more.pop("alarm", None))
     async with database.transaction() as session:
         run_id = await ask_for(session, kind, origin=more.pop("origin", "hand"), by="test", days={"Europe/Moscow": day}, **more)
-    scanner = a_scanner(database, more.pop("alarm", None))
     while await scanner.step():
         pass
     return await the_run(database, run_id)
@@ -144,7 +145,7 @@ async def test_an_alarming_count_waits_for_somebodys_confirmation_and_tells_nobo
 
 
 async def test_slices_divide_all_accounts_among_them(database, monkeypatch):
-    monkeypatch.setattr(scan, "SLICE", 37)
+    monkeypatch.setattr(ask, "SLICE", 37)
     await accounts_with(database, [[Charge("daily", D("10"))] for _ in range(200)])
 
     run = await scanned(database, "exhaustion", date(2026, 11, 23))
@@ -152,3 +153,25 @@ async def test_slices_divide_all_accounts_among_them(database, monkeypatch):
     assert run["found"]["accounts"] == 200
     assert run["found"]["told"] == 200
     assert (await sql(database, "SELECT count(*) FROM scan_slice WHERE phase = 'tell'"))[0][0] == 6
+
+
+async def test_what_was_found_on_the_same_day_of_the_last_month_is_usual(database):
+    accounts = await accounts_with(database, [[] for _ in range(40)])
+    past = [(date(2026, 10, 23), 30), *((date(2026, 11, day), 1) for day in range(16, 23))]
+    for day, many in past:
+        await sql(
+            database,
+            """INSERT INTO scan_run (id, kind, origin, zone, as_of, dry_run, state, phase, requested_by, found, sample, created_at)
+            VALUES (gen_random_uuid(), 'threshold', 'clock', 'Europe/Moscow', :day, false, 'done', 'tell', 't', CAST(:found AS jsonb), '[]', now() - interval '1 day')""",
+            day=day,
+            found=f'{{"told": {many}}}',
+        )
+    for account in accounts:
+        await set_balance(database, account, "5")
+
+    alarm = Alarm(multiple=3, least=0)
+    run = await scanned(database, "threshold", date(2026, 11, 23), origin="clock", zone="Europe/Moscow", as_of=date(2026, 11, 23), alarm=alarm)
+    other = await scanned(database, "threshold", date(2026, 11, 26), origin="clock", zone="Europe/Moscow", as_of=date(2026, 11, 26), alarm=alarm)
+
+    assert (run["state"], run["usual"]) == ("done", 30)
+    assert other["usual"] == 1

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from app.core.clock import now
 from app.core.ids import first_id_at
+from app.forecasts import forget
 from app.forecasts.forget import KEPT, OldScans
 from app.forecasts.schedule import ask_for_due, days_of, today_in, zones
 from tests.builders.accounts import an_account
@@ -150,7 +151,7 @@ async def test_slices_and_samples_of_old_scans_are_forgotten_and_the_ledger_is_n
     for age, state in ((1, "done"), (-1, "done"), (1, "needs_confirmation")):
         await a_run(database, first_id_at(now() - KEPT - timedelta(days=age)), state)
 
-    step = OldScans(database)
+    step = OldScans(database, timedelta(days=400))
     gone = [await step.forget(), await step.forget()]
 
     left = await sql(
@@ -158,6 +159,38 @@ async def test_slices_and_samples_of_old_scans_are_forgotten_and_the_ledger_is_n
     )
     assert gone == [3, 0]
     assert [(row.state, row.sample, row.slices) for row in left] == [("done", [], 0), ("needs_confirmation", [], 3), ("done", [{"account": "1"}], 3)]
+
+
+async def test_runs_and_hits_are_forgotten_when_records_are(database):
+    young, old = (first_id_at(now() - timedelta(days=age)) for age in (399, 401))
+    for run_id, state in ((young, "done"), (old, "done"), (old, "needs_confirmation")):
+        await a_run(database, run_id, state)
+    for hit_id in (young, old):
+        await sql(
+            database,
+            """INSERT INTO forecast_hit (id, account_id, kind, episode, mark, as_of, outcome, inputs, at)
+            VALUES (:id, gen_random_uuid(), 'upcoming', 0, '2026-11-23', '2026-11-20', 'told', '{}', now())""",
+            id=hit_id,
+        )
+
+    step = OldScans(database, timedelta(days=400))
+    await step.forget()
+
+    assert [row.id for row in await sql(database, "SELECT id FROM forecast_hit")] == [young]
+    assert [row.id for row in await sql(database, "SELECT id FROM scan_run")] == [UUID(int=young.int + len("done"))]
+    assert await sql(database, "SELECT 1 FROM scan_slice") == []
+
+
+async def test_old_records_go_in_batches_one_after_the_other(database, monkeypatch):
+    monkeypatch.setattr(forget, "BATCH", 2)
+    for n in range(5):
+        await a_run(database, UUID(int=first_id_at(now() - timedelta(days=500)).int + 100 * n), "done")
+
+    step = OldScans(database, timedelta(days=400))
+    gone = [await step.forget() for _ in range(4)]
+
+    assert gone[-1] == 0
+    assert await sql(database, "SELECT 1 FROM scan_run") == []
 
 
 async def a_run(database, run_id: UUID, state: str) -> None:
@@ -172,7 +205,7 @@ async def a_run(database, run_id: UUID, state: str) -> None:
     )
     await sql(
         database,
-        """INSERT INTO scan_slice (run_id, phase, n, zone, as_of, first, last, state, attempts, accounts, found)
-        SELECT :id, 'count', n, 'Europe/Moscow', current_date, gen_random_uuid(), gen_random_uuid(), 'done', 1, 0, '{}' FROM generate_series(1, 3) n""",
+        """INSERT INTO scan_slice (run_id, phase, n, as_of, first, last, state, attempts, found, created_at)
+        SELECT :id, 'count', n, current_date, gen_random_uuid(), gen_random_uuid(), 'done', 1, '{}', now() FROM generate_series(1, 3) n""",
         id=run_id,
     )

@@ -12,10 +12,11 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.forecasts import scan
+from app.forecasts import ask
+from app.forecasts.ask import ask_for
 from app.forecasts.find import TYPES, Wanted
 from app.forecasts.rules import Due, period_end
-from app.forecasts.scan import Alarm, Scanner, ask_for
+from app.forecasts.scan import Alarm, Scanner
 from app.forecasts.timeline import Heard, notices, reckon
 from tests.forecasts.oracle import Charge, falls_on, runs_out
 from tests.forecasts.test_rules import NOV23, a_charge, accounts_with
@@ -225,7 +226,7 @@ async def store(database, ids: list[Any], people: list[Person]) -> None:
 
 
 async def test_sixty_days_of_scans_with_payments_tell_what_the_books_say(database, monkeypatch):
-    monkeypatch.setattr(scan, "SLICE", 83)
+    monkeypatch.setattr(ask, "SLICE", 83)
     rng, wanted = random.Random(4), Wanted()
     people = [a_person(rng) for _ in range(PEOPLE)]
     ids = await accounts_with(database, [one.charges for one in people])

@@ -6,6 +6,7 @@ from decimal import Decimal
 import sqlalchemy as sa
 
 from app.core.db import Database
+from app.forecasts import brake
 from app.forecasts.find import Wanted
 from app.forecasts.watch import EPISODES_OF, Watched, concerns, watch
 from tests.forecasts.oracle import Charge
@@ -91,3 +92,27 @@ async def test_a_frozen_account_concerns_nobody(database):
     await sql(database, "UPDATE account SET status = 'suspended' WHERE id = :id", id=account)
 
     assert await balances(database, account, "1") is None
+
+
+async def test_above_a_share_of_all_accounts_nobody_more_is_told_at_once_and_the_next_scan_finds_them(database, monkeypatch):
+    monkeypatch.setattr(brake, "LEAST", 2)
+    accounts = await accounts_with(database, [[] for _ in range(5)])
+    for account in accounts:
+        await balances(database, account, "5")
+    assert len(await told(database)) == 2
+
+    run = await scanned(database, "threshold", TODAY)
+    assert run["found"]["told"] == 3
+    assert len(await told(database)) == 5
+
+
+async def test_account_that_the_brake_left_is_not_told_that_its_balance_is_restored(database, monkeypatch):
+    monkeypatch.setattr(brake, "LEAST", 1)
+    first, second = await accounts_with(database, [[], []])
+    await balances(database, second, "5")
+    await balances(database, first, "5")
+
+    seen = await balances(database, second, "50", "5")
+
+    assert seen.ended == {}
+    assert await told(database) == ["balance.threshold_reached"]

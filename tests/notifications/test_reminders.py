@@ -6,8 +6,9 @@ from decimal import Decimal
 import sqlalchemy as sa
 
 from app.core.clock import now
+from app.forecasts.ask import ask_for
 from app.forecasts.find import Wanted
-from app.forecasts.scan import Alarm, Scanner, ask_for
+from app.forecasts.scan import Alarm, Scanner
 from app.forecasts.schedule import today_in
 from app.notifications.plan import Planner
 from app.notifications.reminders import Reminders
@@ -49,7 +50,13 @@ async def scan(database, kind):
 
 
 async def states(database):
-    return [tuple(row) for row in await rows(database, "SELECT m.type, coalesce(o.state, m.state), coalesce(o.reason, m.reason) FROM message m LEFT JOIN outbox o ON o.message_id = m.id ORDER BY m.id")]
+    return [
+        tuple(row)
+        for row in await rows(
+            database,
+            "SELECT m.type, coalesce(o.state, m.state), coalesce(o.reason, m.reason) FROM message m LEFT JOIN outbox o ON o.message_id = m.id ORDER BY m.id",
+        )
+    ]
 
 
 async def test_a_reminder_says_when_the_money_ends_and_what_to_pay(database, planner: Planner):

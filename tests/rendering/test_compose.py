@@ -31,7 +31,7 @@ def name(words: dict) -> str:
 
 
 def test_there_are_words_for_every_type_channel_and_language():
-    assert len({(words["type"], words["channel"], words["locale"]) for words in DEFAULTS}) == 7 * 2 * 2
+    assert len({(words["type"], words["channel"], words["locale"]) for words in DEFAULTS}) == 8 * 2 * 2
 
 
 @pytest.mark.parametrize("words", DEFAULTS, ids=name)
@@ -216,4 +216,4 @@ async def test_seeding_again_leaves_the_operators_words(database):
         rows = (await session.execute(sa.select(Template.name, Template.published_version))).all()
         versions = await session.scalar(sa.select(sa.func.count()).select_from(TemplateVersion))
     assert {tuple(row) for row in rows} == {("Моё", None)}
-    assert (len(rows), versions) == (28, 28)
+    assert (len(rows), versions) == (32, 32)

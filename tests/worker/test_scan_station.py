@@ -9,7 +9,8 @@ from uuid import UUID, uuid4
 import pytest
 import sqlalchemy as sa
 
-from app.forecasts import scan, station
+from app.core import metrics
+from app.forecasts import ask, station
 from tests.builders.accounts import an_account
 from tests.builders.events import a_waiting_event
 from tests.builders.messages import one, rows, run
@@ -24,7 +25,7 @@ SELECT CAST(lpad(to_hex(n), 32, '0') AS uuid), 'n' || n, '', 'active', -1, 0, 'R
 
 @pytest.fixture
 def slices_of_ten(monkeypatch):
-    monkeypatch.setattr(scan, "SLICE", 10)
+    monkeypatch.setattr(ask, "SLICE", 10)
 
 
 async def told(database) -> int:
@@ -44,7 +45,7 @@ async def stuck(database, n):
     """Whoever takes this slice of the exhaustion scan stands still in the middle of it."""
     first = UUID(int=n * 10 + 1)
     async with database.engine.connect() as connection:
-        await connection.execute(sa.text("SELECT pg_advisory_lock(hashtextextended(:key, 0))"), {"key": f"exhaustion:Europe/Moscow:{first}"})
+        await connection.execute(sa.text("SELECT pg_advisory_lock(hashtextextended(:key, 0))"), {"key": f"exhaustion:{first}"})
         try:
             yield
         finally:
@@ -144,7 +145,8 @@ async def test_a_worker_killed_while_it_tells_has_told_whole_slices_and_none_twi
     assert await state_of(database, run_id) == "done"
 
 
-async def test_progress_is_seen_while_a_slice_is_at_work(api, database, open_office, slices_of_ten):
+async def test_progress_is_seen_while_a_slice_is_at_work(api, database, open_office, slices_of_ten, monkeypatch):
+    monkeypatch.setattr(station, "LOOK", 0.0)
     await run(database, POOR, many=40)
     run_id = await asked(api)
 
@@ -152,10 +154,13 @@ async def test_progress_is_seen_while_a_slice_is_at_work(api, database, open_off
         open_office(redis_url=NO_REDIS, scan_hour="23:59:59").open("scan")
         await until(lambda: rows(database, "SELECT 1 FROM scan_slice WHERE n = 3 AND state = 'running'"))
         halfway = (await api.get(f"/forecasts/scans/{run_id}")).json()
+        slices = {state: metrics.SCAN_SLICES.labels("exhaustion", state)._value.get() for state in station.STATES}
     await until(lambda: all_done(database, 1))
 
     assert (halfway["state"], halfway["phase"], halfway["done_share"], halfway["finished_at"]) == ("running", "count", 0.75, None)
+    assert slices == {"waiting": 1, "running": 0, "done": 3, "failed": 0}  # as of the moment before the last one was taken
     assert (await api.get(f"/forecasts/scans/{run_id}")).json()["done_share"] == 1
+    await until(lambda: metrics.SCAN_SLICES.labels("exhaustion", "done")._value.get() == 0)
 
 
 async def test_a_payment_in_the_middle_of_a_slice_that_tells_leaves_nobody_reminded(api, database, open_office, slices_of_ten):
