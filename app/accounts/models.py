@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import Field, SQLModel
 
 from app.core.clock import now
@@ -48,7 +49,13 @@ class Account(SQLModel, table=True):
     locale: str = Field(max_length=16)
     timezone: str = Field(max_length=64)
     tariff: str = Field(default="", max_length=300)
+    # What the billing says; what the subscriber chose, if he did; and at which of the two he is warned.
     threshold: Decimal | None = Field(default=None, sa_type=MONEY)
+    own_threshold: Decimal | None = Field(default=None, sa_type=MONEY)
+    warned_at: Decimal | None = Field(default=None, sa_column=sa.Column(MONEY, sa.Computed("coalesce(own_threshold, threshold)", persisted=True)))
+    # The subscriber's own days of warning; none: the operator's.
+    warning_days: list[int] | None = Field(default=None, sa_type=ARRAY(sa.SmallInteger()))
+    upcoming_days: int | None = Field(default=None, sa_type=sa.SmallInteger)
     attributes: dict[str, Any] = json_field(default_factory=dict)
     created_at: datetime = moment(default_factory=now)
     updated_at: datetime = moment(default_factory=now)
@@ -113,6 +120,44 @@ class BalanceMoved(SQLModel, table=True):
     account_id: UUID = Field(primary_key=True)
 
 
+class Preference(SQLModel, table=True):
+    """What the subscriber of an account has chosen, as one document (see `preferences`)."""
+
+    __tablename__ = "account_preference"
+
+    account_id: UUID = Field(primary_key=True)
+    revision: int = 1
+    document: dict[str, Any] = json_field()
+    updated_at: datetime = moment(default_factory=now)
+    updated_by: str = Field(max_length=100)
+
+
+class ContactCode(SQLModel, table=True):
+    """The one-time code that proves a contact: its keyed digest, never itself."""
+
+    __tablename__ = "contact_code"
+
+    contact_id: UUID = Field(primary_key=True)
+    digest: bytes
+    expires_at: datetime = moment()
+    attempts: int = Field(default=0, sa_type=sa.SmallInteger)
+    sent: int = Field(default=1, sa_type=sa.SmallInteger)
+    first_sent_at: datetime = moment()
+    last_sent_at: datetime = moment()
+
+
+class QuietHours(SQLModel, table=True):
+    """The operator's quiet hours in one zone ("22:00-08:00"), on workdays and at weekends; the zone '' is every other one."""
+
+    __tablename__ = "quiet_hours"
+
+    zone: str = Field(primary_key=True, max_length=64)
+    workdays: str = Field(max_length=11)
+    weekends: str = Field(max_length=11)
+    updated_at: datetime = moment(default_factory=now)
+    updated_by: str = Field(max_length=100)
+
+
 class Suppression(SQLModel, table=True):
     """An address that is not written to, whoever's contact it is: a STOP by SMS, a complaint, an operator's decision.
 
@@ -142,8 +187,9 @@ class Consent(SQLModel, table=True):
 
     id: UUID = Field(default_factory=new_id, primary_key=True)
     account_id: UUID | None = Field(default=None, index=True)
-    channel: str = Field(max_length=8)
-    address: str = Field(max_length=320)
+    type: str | None = Field(default=None, max_length=100)  # none: all of them
+    channel: str | None = Field(default=None, max_length=8)
+    address: str | None = Field(default=None, max_length=320)
     act: str = Field(max_length=16)
     via: str = Field(max_length=32)
     by: str = Field(max_length=100)

@@ -48,7 +48,7 @@ CONTACTS, CHARGES = (sa.select(*(c for c in table.c if c.computed is None)).wher
 MOVED = sa.text("""
 INSERT INTO balance_moved (account_id)
 SELECT a.id FROM account a WHERE a.id = ANY(CAST(:ids AS uuid[])) AND (
-    a.balance <= a.threshold OR EXISTS (SELECT FROM forecast_episode e WHERE e.account_id = a.id AND e.is_open) OR EXISTS (
+    a.balance <= a.warned_at OR EXISTS (SELECT FROM forecast_episode e WHERE e.account_id = a.id AND e.is_open) OR EXISTS (
         SELECT FROM forecast_hit h WHERE h.account_id = a.id AND h.kind = 'upcoming' AND h.episode = 0 AND h.mark >= CAST(current_date - 1 AS text)
     )
 ) ON CONFLICT DO NOTHING

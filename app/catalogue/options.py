@@ -22,6 +22,23 @@ class SendingOptions(BaseModel):
     daily_parts: Annotated[StrictInt, Field(ge=0)] | None = Field(default=None, description="parts of SMS a day; what exceeds them is held until midnight")
     daily_cost: NonNegativeMoney | None = Field(default=None, description="money a day for SMS, by the prices of parts")
 
+    kind: Literal["operation", "reminder", "service"] | None = Field(
+        default=None, description="whose caps it counts towards; null: reminder for our own forecasts, else operation"
+    )
+    opt_in: StrictBool = Field(default=False, description="nobody is told who has not chosen it")
+    default_channels: Annotated[list[Literal["sms", "email"]], Field(max_length=2)] | None = Field(
+        default=None, description="the channels of those who have chosen nothing; null: all of the type's"
+    )
+    ground: str | None = Field(default=None, max_length=300, description="why a mandatory type cannot be turned off")
+    delivery: Literal["all", "first", "chain"] = Field(
+        default="all",
+        description="all channels; the first that is available; or one after the other until one is delivered, in the order of the type's channels",
+    )
+    fallback_minutes: Annotated[StrictInt, Field(ge=1, le=1440)] = Field(default=30, description="of a chain: how long each channel has for the delivery")
+    min_interval_seconds: Annotated[StrictInt, Field(ge=0, le=2_592_000)] = Field(
+        default=0, description="the least time between two of this type for one account"
+    )
+
     @property
     def limits(self) -> tuple[int | None, Decimal | None]:
         """Parts and money a day; both None: no budget."""

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.catalogue.models import NotificationType
 from app.catalogue.options import DEFAULT, SendingOptions, options_of
 
+REMINDERS = frozenset({"balance.threshold_reached", "balance.exhausting", "charges.upcoming"})
 # A revision only grows and no type is ever deleted: the two together change with every change.
 STAMP = sa.text("SELECT count(*), coalesce(sum(revision), 0) FROM notification_type")
 
@@ -32,6 +33,13 @@ class TypeRules:
     ttl: timedelta
     settings: Mapping[str, Any]
     data_schema: dict[str, Any] | None
+    options: SendingOptions = DEFAULT
+    default_channels: frozenset[str] = frozenset()  # of those who have chosen nothing
+
+    @property
+    def kind(self) -> str:
+        """Whose caps it counts towards."""
+        return self.options.kind or ("reminder" if self.code in REMINDERS else "operation")
 
 
 class Catalogue:
@@ -52,8 +60,7 @@ class Catalogue:
         rows = (await session.execute(sa.select(NotificationType))).scalars()
         # Replaced as a whole: whoever is reading the old mapping keeps a consistent one.
         self.types = MappingProxyType({row.code: rules_of(row) for row in rows})
-        said = {code: options_of(code, rules.settings) for code, rules in self.types.items()}
-        self._options = MappingProxyType({code: options for code, options in said.items() if options != DEFAULT})
+        self._options = MappingProxyType({code: rules.options for code, rules in self.types.items() if rules.options != DEFAULT})
         self._stamp = stamp
 
     def options(self, code: str) -> SendingOptions:
@@ -67,6 +74,7 @@ class Catalogue:
 
 
 def rules_of(row: NotificationType) -> TypeRules:
+    options = options_of(row.code, row.settings)
     return TypeRules(
         code=row.code,
         titles=row.titles,
@@ -80,4 +88,6 @@ def rules_of(row: NotificationType) -> TypeRules:
         ttl=timedelta(seconds=row.ttl_seconds),
         settings=row.settings,
         data_schema=row.data_schema,
+        options=options,
+        default_channels=frozenset(row.channels if options.default_channels is None else options.default_channels),
     )

@@ -9,6 +9,8 @@ from uuid import UUID
 import orjson
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts.preferences import read
+from app.accounts.quiet import QuietHoursNow
 from app.catalogue.registry import Catalogue
 from app.core.clock import now
 from app.core.config import Settings
@@ -16,7 +18,7 @@ from app.forecasts.find import TYPES, Hit
 from app.gateways.operators import operators_of
 from app.gateways.roads import Roads
 from app.gateways.router import NO_ATTRIBUTES
-from app.notifications.audience import Reached, Skipped, choose
+from app.notifications.audience import Around, Reached, Skipped, choose
 from app.notifications.plan import ACCOUNTS, CONTACTS, addresses_in, zone_of
 from app.notifications.rows import cut_for
 from app.rendering.compose import NoTemplate, RenderFailed, Templates, variables
@@ -30,12 +32,14 @@ class Appraiser:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._catalogue, self._templates, self._roads = Catalogue(), Templates(settings.locale), Roads()
+        self._quiet = QuietHoursNow(settings.quiet)
         self._links = {"cabinet": settings.cabinet_url}
 
     async def __call__(self, session: AsyncSession, hits: Sequence[Hit]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Counts by channel, type, zone and reason, parts and cost; and a sample with the texts."""
         await self._catalogue.refresh(session)
         await self._templates.refresh(session)
+        await self._quiet.refresh(session)
         router, moment = await self._roads.look(session), now()
         ids = [hit.account_id for hit in hits]
         accounts = {row.id: row for row in (await session.execute(ACCOUNTS, {"ids": ids})).all()}
@@ -50,14 +54,15 @@ class Appraiser:
             zone = zone_of(account.timezone, self._settings.timezone)
             zones[account.timezone] += 1
             types[code] += 1
-            for choice in choose(self._catalogue.types.get(code), account.status, contacts[account.id], moment, zone, self._settings.quiet, moment):
+            around = Around(moment, zone, self._quiet.of(account.timezone), read(account.chosen_json))
+            for choice in choose(self._catalogue.types.get(code), account.status, contacts[account.id], moment, around):
                 if isinstance(choice, Skipped):
                     skipped[choice.reason] += 1
                     continue
                 contact = choice.contact
                 try:
                     said = variables(account, contact, code, moment, hit.data, moment, self._links)
-                    words = self._templates.compose(code, contact.channel, account.locale, said)
+                    words = self._templates.compose(code, contact.channel, around.chosen.locale or account.locale, said)
                 except (NoTemplate, RenderFailed) as error:
                     skipped["no_template" if isinstance(error, NoTemplate) else "render_failed"] += 1
                     continue

@@ -33,7 +33,7 @@ FROM account a WHERE «a.id»
 """
 COUNT_OF = {
     kind: whose(COUNT.format(low=low))
-    for kind, low in (("exhaustion", "a.balance + a.credit_limit < 0"), ("threshold", "a.balance <= a.threshold"), ("upcoming", "false"))
+    for kind, low in (("exhaustion", "a.balance + a.credit_limit < 0"), ("threshold", "a.balance <= a.warned_at"), ("upcoming", "false"))
 }
 MEMORY = sa.text("SET LOCAL work_mem = '24MB'")
 AFRESH = sa.text("DROP TABLE IF EXISTS pg_temp.at_risk, pg_temp.running_out")
@@ -54,7 +54,7 @@ _LOW = """
 FROM account a LEFT JOIN forecast_episode e ON e.account_id = a.id AND e.kind = 'threshold' LEFT JOIN LATERAL (
     SELECT true AS covered FROM forecast_hit h WHERE h.account_id = a.id AND h.kind = 'exhaustion' AND h.as_of = :as_of LIMIT 1
 ) h ON true
-WHERE {them} AND a.balance <= a.threshold AND e.is_open IS NOT TRUE
+WHERE {them} AND a.balance <= a.warned_at AND e.is_open IS NOT TRUE
 """
 COUNT_LOW = sa.text(
     "SELECT count(*) FILTER (WHERE h.covered IS NULL) AS told, count(h.covered) AS covered, array_agg(a.id) AS candidates"
@@ -108,8 +108,8 @@ FOUND_THRESHOLD = whose(
         mark="'low'",
         stage="CAST(NULL AS int)",
         covered="h.covered IS NOT NULL",
-        data="'balance', CAST(a.balance AS text), 'threshold', CAST(a.threshold AS text)",
-        inputs="'threshold', CAST(a.threshold AS text)",
+        data="'balance', CAST(a.balance AS text), 'threshold', CAST(a.warned_at AS text)",
+        inputs="'threshold', CAST(a.warned_at AS text)",
     )
     + _LOW.format(them=OF_THEM)
 )

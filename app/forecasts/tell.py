@@ -79,7 +79,7 @@ WHERE «e.account_id» AND e.kind = 'exhaustion' AND e.is_open AND a.id = e.acco
 """)
 CLOSE_THRESHOLD = whose(f"""
 UPDATE forecast_episode e SET is_open = false, changed_at = :now FROM account a
-WHERE «e.account_id» AND e.kind = 'threshold' AND e.is_open AND a.id = e.account_id AND {OF_THEM} AND (a.threshold IS NULL OR a.balance > a.threshold)
+WHERE «e.account_id» AND e.kind = 'threshold' AND e.is_open AND a.id = e.account_id AND {OF_THEM} AND (a.warned_at IS NULL OR a.balance > a.warned_at)
   AND {LOOKED_AT}
 """)
 

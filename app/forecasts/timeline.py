@@ -83,7 +83,7 @@ async def forecast(session: AsyncSession, account: Any, as_of: date, days: int, 
     due = (await due_of(session, [account_id], as_of, seen)).get(account_id, [])
     told = reckon(account.balance, account.credit_limit, as_of, upto, due)
     if account.status == "active" and (account.balance_as_of is None or account.balance_as_of >= wanted.fresh(moment)):
-        told.notices = notices(told, account.threshold, upto, due, wanted, await heard(session, account_id, as_of))
+        told.notices = notices(told, account.warned_at, upto, due, wanted, await heard(session, account_id, as_of))
     return told
 
 

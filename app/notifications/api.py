@@ -10,8 +10,10 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import AwareDatetime, BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts.preferences import read
+from app.accounts.quiet import QuietHoursNow
 from app.accounts.suppressions import is_barred
-from app.accounts.window import next_open, open_until
+from app.accounts.window import Opening, next_open, open_until
 from app.catalogue.registry import Catalogue
 from app.core import audit
 from app.core.auth import MayReadMessages, MayWriteMessages
@@ -24,10 +26,10 @@ from app.core.page import Page, Paging, encode_cursor
 from app.gateways.operators import operators_of
 from app.gateways.roads import Roads
 from app.gateways.router import Road
-from app.notifications.audience import ORDINARY, URGENT, Reached, Told
+from app.notifications.audience import ORDINARY, URGENT, Around, Reached, Told, why_closed
 from app.notifications.ending import close
 from app.notifications.history import HistoryLine, history_of
-from app.notifications.plan import zone_of
+from app.notifications.plan import ACCOUNTS, zone_of
 from app.notifications.rows import Rows, recut_for
 from app.notifications.states import State
 from app.notifications.stops import Stops
@@ -172,20 +174,26 @@ async def resend_message(message_id: UUID, caller: MayWriteMessages, session: Se
         raise Conflict("It has not been sent yet.", code="not_sent_yet")
     if not old.address:
         raise Conflict("Its contents were erased.", code="erased")
-    timezone = (await session.execute(sa.text("SELECT timezone FROM account WHERE id = :id"), {"id": old.account_id})).scalar()
+    account = (await session.execute(ACCOUNTS, {"ids": [old.account_id]})).one()
     settings, moment, catalogue = request.app.state.settings, now(), Catalogue()
+    quiet = QuietHoursNow(settings.quiet)
     await catalogue.refresh(session)
-    rules, zone = catalogue.types.get(old.type), zone_of(timezone or "", settings.timezone)
+    await quiet.refresh(session)
+    rules = catalogue.types.get(old.type)
     if await is_barred(session, old.channel, old.address, mandatory=bool(rules and rules.mandatory)):
         raise Conflict("Its address is suppressed: see GET /suppressions, and lift it there first if it may be written to again.", code="suppressed")
-    keeps_quiet = old.channel == "sms" and not (rules and rules.passes_quiet_hours)
-    opens = next_open(moment, zone, settings.quiet) if keeps_quiet else moment
+    around = Around(moment, zone_of(account.timezone, settings.timezone), quiet.of(account.timezone), read(account.chosen_json))
+    opening = around.opening(rules, old.channel, old.contact_id) if rules else Opening(around.zone)
+    opens = next_open(moment, opening)
+    if opens is None:
+        raise Conflict("The quiet hours and the subscriber's own leave no moment at which it could go.", code="no_open_hours")
     told = Told(
         contact=Reached(old.contact_id, old.channel, old.address, "", suppressed=False),
         not_before=opens,
-        send_until=open_until(opens, zone, settings.quiet) if keeps_quiet else None,
+        send_until=open_until(opens, opening),
         expires_at=opens + (rules.ttl if rules else timedelta(days=1)),
         priority=URGENT if old.urgent else ORDINARY,
+        waits=why_closed(moment, opening) if opens > moment else None,
     )
     words = Composed(
         template_id=old.template_id,

@@ -7,7 +7,8 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from app.accounts.window import Hours, next_open, open_until
+from app.accounts.preferences import NOTHING, Preferences, refusal
+from app.accounts.window import Opening, Quiet, next_open, open_until
 from app.catalogue.registry import TypeRules
 
 URGENT, ORDINARY = 0, 1
@@ -23,6 +24,7 @@ class Reached:
     label: str
     suppressed: bool
     dead: bool = False
+    verified: bool = True  # the billing vouches for its own; the subscriber's are proved by a code
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +43,53 @@ class Told:
     send_until: datetime | None
     expires_at: datetime
     priority: int
+    waits: str | None = None  # what for, when not_before is to come
 
 
 Choice = Told | Skipped
 
 
-def choose(
-    rules: TypeRules | None, status: str, contacts: Iterable[Reached], event_time: datetime, zone: ZoneInfo, quiet: Hours, now: datetime
-) -> list[Choice]:
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What is so at the moment of a decision: the clock of the account, the operator's quiet hours there, what the subscriber has chosen."""
+
+    now: datetime
+    zone: ZoneInfo
+    quiet: Quiet
+    chosen: Preferences = NOTHING
+
+    def opening(self, rules: TypeRules, channel: str, contact_id: UUID | None) -> Opening:
+        """When a message of this type may go. Quiet hours are for SMS: an e-mail wakes nobody; the subscriber's own hours are for both."""
+        quiet = self.quiet if channel == "sms" and not rules.passes_quiet_hours else None
+        return Opening(self.zone, quiet, () if rules.passes_window else self.chosen.hours_of(contact_id))
+
+
+def choose(rules: TypeRules | None, status: str, contacts: Iterable[Reached], event_time: datetime, around: Around) -> list[Choice]:
     """A choice for each channel and contact. `rules` is None for an event that tells nobody by itself."""
-    refusal = whole_refusal(rules, status, event_time, now)
-    if rules is None or refusal is not None:
-        return [Skipped(None, None, refusal or "tells_nobody")]
+    refused = whole_refusal(rules, status, event_time, around.now)
+    if rules is None or refused is not None:
+        return [Skipped(None, None, refused or "tells_nobody")]
     choices: list[Choice] = []
     for channel in rules.channels:
         reached = [contact for contact in contacts if contact.channel == channel]
         if not reached:
             choices.append(Skipped(channel, None, "no_contact"))
-        choices += [Skipped(channel, contact.id, "suppressed") if is_barred(rules, contact) else told(rules, contact, zone, quiet, now) for contact in reached]
+        choices += [_choice(rules, contact, around) for contact in reached]
     return choices
+
+
+def _choice(rules: TypeRules, contact: Reached, around: Around) -> Choice:
+    reason = contact_refusal(rules, contact, around.chosen)
+    return Skipped(contact.channel, contact.id, reason) if reason is not None else told(rules, contact, around)
+
+
+def contact_refusal(rules: TypeRules, contact: Reached, chosen: Preferences) -> str | None:
+    """Why this contact is not told of this type, if so."""
+    if not contact.verified:
+        return "not_verified"
+    if is_barred(rules, contact):
+        return "suppressed"
+    return refusal(rules, contact.channel, contact.id, chosen)
 
 
 def is_barred(rules: TypeRules, contact: Reached) -> bool:
@@ -80,12 +110,20 @@ def whole_refusal(rules: TypeRules | None, status: str, event_time: datetime, no
     return None
 
 
-def told(rules: TypeRules, contact: Reached, zone: ZoneInfo, quiet: Hours, now: datetime) -> Told:
-    """When this contact is told. Quiet hours are for SMS: an e-mail wakes nobody."""
-    keeps_quiet = contact.channel == "sms" and not rules.passes_quiet_hours
-    not_before = next_open(now, zone, quiet) if keeps_quiet else now
-    send_until = open_until(not_before, zone, quiet) if keeps_quiet else None
-    return Told(contact, not_before, send_until, max(now, not_before) + rules.ttl, URGENT if rules.urgent else ORDINARY)
+def told(rules: TypeRules, contact: Reached, around: Around) -> Choice:
+    """When this contact is told; skipped when its hours and the quiet ones leave no moment."""
+    opening = around.opening(rules, contact.channel, contact.id)
+    not_before = next_open(around.now, opening)
+    if not_before is None:
+        return Skipped(contact.channel, contact.id, "no_open_hours")
+    priority = URGENT if rules.urgent else ORDINARY
+    waits = why_closed(around.now, opening) if not_before > around.now else None
+    return Told(contact, not_before, open_until(not_before, opening), not_before + rules.ttl, priority, waits)
+
+
+def why_closed(moment: datetime, opening: Opening) -> str:
+    """What a message waits for: the end of the operator's quiet hours, or the subscriber's own hours."""
+    return "quiet_hours" if opening.quiet is not None and opening.quiet.has(moment.astimezone(opening.zone)) else "own_hours"
 
 
 def skipped_decision(code: str, choice: Skipped) -> dict[str, Any]:

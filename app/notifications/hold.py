@@ -4,7 +4,8 @@ Every step takes what it moves with SKIP LOCKED and does it in one transaction: 
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,8 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts.preferences import read
+from app.accounts.quiet import QuietHoursNow
 from app.accounts.suppressions import barred
 from app.accounts.window import next_open, open_until
 from app.catalogue.registry import Catalogue
@@ -24,9 +27,9 @@ from app.core.wakeups import Wakeups
 from app.gateways.operators import operators_of
 from app.gateways.roads import Roads
 from app.gateways.router import NO_ATTRIBUTES
-from app.notifications.audience import Reached
+from app.notifications.audience import Around, Reached, contact_refusal, why_closed
 from app.notifications.ending import close
-from app.notifications.plan import ACCOUNTS, zone_of
+from app.notifications.plan import ACCOUNTS, CHOSEN, zone_of
 from app.notifications.reminders import is_ours, still_true, until_midnight
 from app.notifications.reroute import Rerouting
 from app.notifications.rows import CHANGES, recut_for
@@ -37,6 +40,7 @@ from app.rendering.compose import Composed, NoTemplate, RenderFailed, Templates,
 log = structlog.get_logger()
 
 BATCH = 500
+NO_HOURS = timedelta(hours=1)
 
 DUE = sa.text(f"""
 SELECT message_id FROM outbox o WHERE state = 'held' AND stopped_at IS NULL AND not_before <= now() AND expires_at > now() AND {UNSTOPPED}
@@ -45,7 +49,7 @@ ORDER BY not_before LIMIT :batch FOR UPDATE SKIP LOCKED
 HELD = sa.text(f"""
 WITH barred AS MATERIALIZED ({barred("SELECT address FROM message WHERE id = ANY(CAST(:ids AS uuid[]))")})
 SELECT m.id, m.account_id, m.event_id, m.type, m.channel, m.contact_id, m.address, m.subject, m.text, m.html, m.locale, m.template_id, m.template_version, m.encoding, m.parts,
-       e.source, e.time, CASE WHEN m.resend_of IS NULL THEN CAST(e.data AS text) END AS data, c.label, b.dead, c.id IS NULL AS contact_gone, o.resent, o.gateway
+       e.source, e.time, CASE WHEN m.resend_of IS NULL THEN CAST(e.data AS text) END AS data, c.label, b.dead, c.id IS NULL AS contact_gone, c.origin = 'billing' OR c.verified_at IS NOT NULL AS verified, o.resent, o.gateway
 FROM message m JOIN outbox o ON o.message_id = m.id LEFT JOIN event e ON e.id = m.event_id LEFT JOIN contact c ON c.id = m.contact_id
 LEFT JOIN barred b ON b.channel = m.channel AND b.address = m.address
 WHERE m.id = ANY(CAST(:ids AS uuid[])) AND o.message_id = ANY(CAST(:ids AS uuid[])) ORDER BY m.id
@@ -66,15 +70,15 @@ WHERE o.message_id = v.id AND o.state = 'held'
 # A budget ends at midnight, and a stop at any hour: what they held is not to expire in the night that follows.
 HOLD_ON = sa.text("""
 WITH held AS (
-    UPDATE outbox o SET reason = 'quiet_hours', not_before = v.not_before, send_until = v.send_until,
+    UPDATE outbox o SET reason = v.reason, not_before = v.not_before, send_until = v.send_until,
            expires_at = CASE WHEN o.reason IN ('budget', 'stopped') THEN o.expires_at + (v.not_before - CAST(:now AS timestamptz)) ELSE o.expires_at END
-    FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS timestamptz[]), CAST(:c2 AS timestamptz[])) AS v(id, not_before, send_until)
+    FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS timestamptz[]), CAST(:c2 AS timestamptz[]), CAST(:c3 AS text[])) AS v(id, not_before, send_until, reason)
     WHERE o.message_id = v.id AND o.state = 'held' RETURNING o.message_id, o.expires_at
 )
 UPDATE message m SET expires_at = held.expires_at FROM held WHERE m.id = held.message_id AND m.expires_at <> held.expires_at
 """)
 LATE = sa.text(f"""
-SELECT o.message_id, o.not_before, m.type, m.channel, (SELECT source FROM event WHERE id = m.event_id) AS source, a.timezone
+SELECT o.message_id, o.not_before, m.type, m.channel, m.contact_id, (SELECT source FROM event WHERE id = m.event_id) AS source, a.timezone, {CHOSEN} AS chosen_json
 FROM outbox o JOIN message m ON m.id = o.message_id JOIN account a ON a.id = m.account_id
 WHERE o.state = 'queued' AND o.send_until <= now() AND o.expires_at > now() AND {UNSTOPPED} LIMIT :batch FOR UPDATE OF o SKIP LOCKED
 """)
@@ -89,12 +93,22 @@ LIMIT :batch FOR UPDATE SKIP LOCKED
 """)
 
 
+@dataclass(frozen=True, slots=True)
+class When:
+    """From when, until when, and what it waits for till then."""
+
+    begins: datetime
+    until: datetime | None
+    waits: str | None
+
+
 class Holding:
     """The steps that the sweeper runs. Each returns how many it moved."""
 
     def __init__(self, database: Database, settings: Settings, wakeups: Wakeups) -> None:
         self._database, self._settings, self._wakeups = database, settings, wakeups
         self._catalogue, self._templates, self._roads = Catalogue(), Templates(settings.locale), Roads()
+        self._quiet = QuietHoursNow(settings.quiet)
         self._rerouting = Rerouting(database, wakeups)
         self._links = {"cabinet": settings.cabinet_url}
 
@@ -106,6 +120,7 @@ class Holding:
                 return 0
             await self._catalogue.refresh(session)
             await self._templates.refresh(session)
+            await self._quiet.refresh(session)
             router, moment = await self._roads.look(session), clock()
             rows = (await session.execute(HELD, {"ids": ids})).all()
             rows_by_id = {row.id: row for row in rows}
@@ -116,21 +131,21 @@ class Holding:
             refused |= {message_id: "resolved" for message_id, data in fresh.items() if data is None or self._is_stale_repeat(rows_by_id[message_id], data)}
             for reason in {reason for reason in refused.values() if reason}:
                 await close(session, [message_id for message_id, why in refused.items() if why == reason], State.CANCELLED, reason, moment)
-            wanted, again = [], []
+            wanted, again, until = [], [], dict[UUID, datetime | None]()
             for row in (row for row in rows if not refused[row.id]):
-                zone = accounts[row.account_id].timezone
-                opens = self._opens(row, zone, moment)
-                if opens > moment:  # nobody has swept for hours, and by now it is quiet once more
-                    again.append((row.id, opens, self._until(row, zone, opens)))
+                when = self._when(row, accounts[row.account_id], moment)
+                if when.begins > moment:  # nobody has swept for hours, and by now it is quiet once more
+                    again.append((row.id, when.begins, when.until, when.waits))
                 else:
                     wanted.append(row)
+                    until[row.id] = when.until
             if again:
                 await session.execute(HOLD_ON, columns(again) | {"now": moment})
             rewritten, queued, queues = [], [], set[str]()
             for row in wanted:
                 account = accounts[row.account_id]
                 if row.resent:  # its first try may have arrived: the second one goes in the same words, and where the first one went
-                    queued.append((row.id, row.gateway, row.parts, self._until(row, account.timezone, moment)))
+                    queued.append((row.id, row.gateway, row.parts, until[row.id]))
                     continue
                 attributes = orjson.loads(account.attributes_json) if router.asks_attributes else NO_ATTRIBUTES
                 road = router.choose(row.channel, row.type, row.address, row.account_id, attributes, operators.get(row.address))
@@ -139,7 +154,7 @@ class Holding:
                 rewritten.append(
                     (row.id, words.subject, words.text, words.html, words.locale, words.template_id, words.version, words.encoding, words.parts, *by)
                 )
-                queued.append((row.id, by[0], words.parts, self._until(row, account.timezone, moment)))
+                queued.append((row.id, by[0], words.parts, until[row.id]))
                 queues.update(road.queues if road else ())
             if rewritten:
                 await session.execute(REWRITE, columns(rewritten) | {"now": moment})
@@ -157,7 +172,11 @@ class Holding:
             return "suppressed"
         if rules is None or not rules.enabled:
             return "type_disabled"
-        return "account_closed" if accounts[row.account_id].status == "closed" and not rules.mandatory else None
+        account = accounts[row.account_id]
+        if account.status == "closed" and not rules.mandatory:
+            return "account_closed"
+        contact = Reached(row.contact_id, row.channel, row.address, row.label, suppressed=False, verified=row.verified)
+        return contact_refusal(rules, contact, read(account.chosen_json))
 
     async def _true_ones(self, session: AsyncSession, rows: Sequence[Any], accounts: dict[UUID, Any]) -> dict[UUID, dict[str, Any] | None]:
         """Of our own reminders, by message, the data of now; nothing where it is not true any more."""
@@ -187,21 +206,22 @@ class Holding:
         try:
             contact = Reached(row.contact_id, row.channel, row.address, row.label, suppressed=False)
             said = variables(account, contact, row.type, row.time, fresh or orjson.loads(row.data), moment, self._links)
-            return self._templates.compose(row.type, row.channel, account.locale, said)
+            return self._templates.compose(row.type, row.channel, read(account.chosen_json).locale or account.locale, said)
         except (NoTemplate, RenderFailed) as error:
             log.warning("released_as_planned", type=row.type, message_id=str(row.id), error=type(error).__name__)
             return planned
 
-    def _keeps_quiet(self, row: Any) -> bool:
-        return row.channel == "sms" and not self._catalogue.types[row.type].passes_quiet_hours
-
-    def _opens(self, row: Any, zone: str, moment: datetime) -> datetime:
-        return next_open(moment, zone_of(zone, self._settings.timezone), self._settings.quiet) if self._keeps_quiet(row) else moment
-
-    def _until(self, row: Any, zone: str, moment: datetime) -> datetime | None:
-        local = zone_of(zone, self._settings.timezone)
-        until = open_until(moment, local, self._settings.quiet) if self._keeps_quiet(row) else None
-        return until_midnight(until, moment, local) if is_ours(row.type, row.source) else until
+    def _when(self, row: Any, account: Any, moment: datetime) -> "When":
+        """From when and until when it may go. `account` has its zone and what was chosen."""
+        zone = zone_of(account.timezone, self._settings.timezone)
+        around = Around(moment, zone, self._quiet.of(account.timezone), read(account.chosen_json))
+        opening = around.opening(self._catalogue.types[row.type], row.channel, row.contact_id)
+        begins = next_open(moment, opening)
+        if begins is None:  # the hours left no moment since it was planned: it waits for others, or for its end
+            begins = moment + NO_HOURS
+        until = open_until(begins, opening)
+        waits = why_closed(moment, opening) if begins > moment else None
+        return When(begins, until_midnight(until, begins, zone) if is_ours(row.type, row.source) else until, waits)
 
     async def put_off(self) -> int:
         """What backed up in its queue past the end of its window is held until the next one: nothing goes out at 3 a.m., and no reminder with the figures
@@ -211,11 +231,11 @@ class Holding:
             if not rows:
                 return 0
             await self._catalogue.refresh(session)
+            await self._quiet.refresh(session)
             moment, moved = clock(), []
             for row in rows:
-                opens = self._opens(row, row.timezone, moment)
-                begins = max(opens, row.not_before)
-                moved.append((row.message_id, begins, self._until(row, row.timezone, begins), "quiet_hours" if opens > moment else "outdated"))
+                when = self._when(row, row, max(moment, row.not_before))
+                moved.append((row.message_id, when.begins, when.until, when.waits or "outdated"))
             await session.execute(PUT_OFF, columns(moved))
             await CHANGES.run(session, [(new_id(), message_id, moment, State.HELD.value, reason, None) for message_id, _, _, reason in moved])
         return len(rows)

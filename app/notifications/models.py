@@ -1,6 +1,6 @@
 """Who is told, how and when: the decision, the message, the outbox, and the moves worth remembering."""
 
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -65,6 +65,7 @@ class Message(SQLModel, table=True):
     encoding: str | None = Field(default=None, max_length=8)
     parts: int = Field(default=1, sa_type=sa.SmallInteger)
     resend_of: UUID | None = None
+    leads: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})  # another message waits for what becomes of it
     updated_at: datetime = moment()
 
 
@@ -76,6 +77,8 @@ class Outbox(SQLModel, table=True):
         sa.Index("ix_outbox_claim", "gateway", "priority", "not_before", "message_id", postgresql_where=sa.text("state = 'queued'")),
         sa.Index("ix_outbox_held", "not_before", postgresql_where=sa.text("state = 'held' AND stopped_at IS NULL")),
         sa.Index("ix_outbox_stopped", "stopped_at", postgresql_where=sa.text("stopped_at IS NOT NULL")),
+        sa.Index("ix_outbox_coalesce_key", "coalesce_key", unique=True, postgresql_where=sa.text("coalesce_key IS NOT NULL AND state = 'held'")),
+        sa.Index("ix_outbox_after_message", "after_message", postgresql_where=sa.text("after_message IS NOT NULL")),
         sa.Index("ix_outbox_lease", "lease_until", postgresql_where=sa.text("state = 'sending'")),
         one_of("state", *sorted(IN_OUTBOX)),
         {
@@ -105,6 +108,52 @@ class Outbox(SQLModel, table=True):
     lease_until: datetime | None = moment(default=None)
     resent: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})  # its one second try after silence is spent
     stopped_at: datetime | None = moment(default=None)  # held by a stop since
+    coalesce_key: str | None = Field(default=None, max_length=160)  # later events of the same join it while it is held
+    after_message: UUID | None = None  # it waits for what becomes of that one
+
+
+class NotificationEvent(SQLModel, table=True):
+    """An event that is told by the message of another one, the leader: five services connected together are one SMS."""
+
+    __tablename__ = "notification_event"
+
+    event_id: UUID = Field(primary_key=True)
+    leader_id: UUID = Field(index=True)
+
+
+class FollowUp(SQLModel, table=True):
+    """A message that others wait for has come to an end. A trigger writes it, whoever ended it."""
+
+    __tablename__ = "follow_up"
+
+    message_id: UUID = Field(primary_key=True)
+
+
+class Cap(SQLModel, table=True):
+    """How many notifications of a kind an account gets at most in a day, a week and a month; nothing: any number."""
+
+    __tablename__ = "cap"
+
+    kind: str = Field(primary_key=True, max_length=16)
+    per_day: int | None = None
+    per_week: int | None = None
+    per_month: int | None = None
+    updated_at: datetime = moment()
+    updated_by: str = Field(max_length=100)
+
+
+class ToldOnce(SQLModel, table=True):
+    """A notification that counts towards the caps of its account: by the account's own day."""
+
+    __tablename__ = "told"
+    __table_args__ = (sa.Index("ix_told_account_id_day", "account_id", "day"),)
+
+    event_id: UUID = Field(primary_key=True)
+    account_id: UUID
+    kind: str = Field(max_length=16)
+    type: str = Field(max_length=100)
+    day: date
+    at: datetime = moment()
 
 
 class MessageChange(SQLModel, table=True):

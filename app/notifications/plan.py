@@ -20,6 +20,9 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts.preferences import read
+from app.accounts.quiet import STAMP as QUIET_STAMP
+from app.accounts.quiet import QuietHoursNow
 from app.accounts.suppressions import barred
 from app.catalogue.registry import STAMP as TYPES_STAMP
 from app.catalogue.registry import Catalogue
@@ -33,7 +36,7 @@ from app.forecasts.watch import EPISODES_OF, concerns
 from app.gateways.operators import operators_of
 from app.gateways.roads import ROADS, Roads
 from app.gateways.router import NO_ATTRIBUTES, Router
-from app.notifications.audience import Reached, Skipped, choose, skipped_decision
+from app.notifications.audience import Around, Reached, Skipped, choose, skipped_decision
 from app.notifications.reminders import Moved, balances_moved, is_ours, still_true, supersede, until_midnight, without_doubles
 from app.notifications.rows import Rows, cut_for
 from app.notifications.states import State
@@ -45,13 +48,15 @@ log = structlog.get_logger()
 
 BATCH = 500
 
+# What the subscriber has chosen, beside his account.
+CHOSEN = "(SELECT CAST(p.document AS text) FROM account_preference p WHERE p.account_id = a.id)"
 # An account that somebody has locked does not count towards the batch: another planner finds the accounts behind it. LATERAL, because a join would
 # become a walk through all accounts as soon as the statistics remember a long queue.
 TAKE = sa.text(f"""
 WITH due AS MATERIALIZED (
     SELECT a.* FROM (SELECT account_id FROM event_waiting ORDER BY event_id) w CROSS JOIN LATERAL (
-        SELECT id, number, name, status, balance, balance_as_of, credit_limit, currency, locale, timezone, tariff, threshold, CAST(attributes AS text) AS attributes_json,
-               {EPISODES_OF} AS episodes
+        SELECT id, number, name, status, balance, balance_as_of, credit_limit, currency, locale, timezone, tariff, warned_at AS threshold, CAST(attributes AS text) AS attributes_json,
+               {EPISODES_OF} AS episodes, {CHOSEN} AS chosen_json
         FROM account a WHERE id = w.account_id FOR NO KEY UPDATE SKIP LOCKED
     ) a LIMIT :batch
 ), locked AS MATERIALIZED (
@@ -67,19 +72,19 @@ WHERE e.id = ANY(ARRAY(SELECT event_id FROM taken)) ORDER BY e.account_id, e.tim
 # Has anything changed that decides? Types, templates, roads and stops in one round trip.
 LOOK = sa.text(f"""
 SELECT t.number AS types, t.revisions AS types_revision, w.number AS templates, w.revisions AS templates_revision,
-       ({ROADS}) AS roads, {STOPS} AS stops
+       ({ROADS}) AS roads, {STOPS} AS stops, ({QUIET_STAMP}) AS quiet
 FROM ({TYPES_STAMP.text}) AS t(number, revisions), ({TEMPLATES_STAMP.text}) AS w(number, revisions)
 """)
-ACCOUNTS = sa.text("""
-SELECT id, number, name, status, balance, balance_as_of, credit_limit, currency, locale, timezone, tariff, threshold,
-       CAST(attributes AS text) AS attributes_json
-FROM account WHERE id = ANY(CAST(:ids AS uuid[]))
+ACCOUNTS = sa.text(f"""
+SELECT id, number, name, status, balance, balance_as_of, credit_limit, currency, locale, timezone, tariff, warned_at AS threshold,
+       CAST(attributes AS text) AS attributes_json, {CHOSEN} AS chosen_json
+FROM account a WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 CONTACTS = sa.text(f"""
 WITH known AS MATERIALIZED (
-    SELECT id, account_id, channel, address, label FROM contact WHERE account_id = ANY(CAST(:ids AS uuid[]))
+    SELECT id, account_id, channel, address, label, origin = 'billing' OR verified_at IS NOT NULL AS verified FROM contact WHERE account_id = ANY(CAST(:ids AS uuid[]))
 ), barred AS MATERIALIZED ({barred("SELECT address FROM known")})
-SELECT known.*, dead IS NOT NULL AS suppressed, coalesce(dead, false) AS dead FROM known LEFT JOIN barred USING (channel, address) ORDER BY id
+SELECT id, account_id, channel, address, label, dead IS NOT NULL AS suppressed, coalesce(dead, false) AS dead, verified FROM known LEFT JOIN barred USING (channel, address) ORDER BY id
 """)
 # Taken in at the very moment of an erasure: its data goes the way of the account's.
 FORGET = sa.text("UPDATE event SET data = '{}' WHERE id = ANY(CAST(:ids AS uuid[]))")
@@ -110,6 +115,7 @@ class Planner:
     def __init__(self, database: Database, settings: Settings, wakeups: Wakeups) -> None:
         self._database, self._settings, self._wakeups = database, settings, wakeups
         self._catalogue, self._templates, self._roads = Catalogue(), Templates(settings.locale), Roads()
+        self._quiet = QuietHoursNow(settings.quiet)
         self._links = {"cabinet": settings.cabinet_url}
 
     async def plan(self, batch: int = BATCH) -> int:
@@ -166,6 +172,7 @@ class Planner:
         await self._catalogue.refresh(session, (seen.types, int(seen.types_revision)))
         await self._templates.refresh(session, (seen.templates, int(seen.templates_revision)))
         router = await self._roads.refresh(session, seen.roads)
+        await self._quiet.refresh(session, seen.quiet)
         stops = Stops.seen(orjson.loads(seen.stops))
         ids = list({event.account.id for event in events})
         contacts: dict[UUID, list[Reached]] = defaultdict(list)
@@ -230,15 +237,16 @@ class Planner:
     ) -> None:
         rules, account = self._catalogue.types.get(event.type), event.account
         attributes = orjson.loads(account.attributes_json) if router.asks_attributes else NO_ATTRIBUTES
-        decisions, zone, ours = [], zone_of(account.timezone, self._settings.timezone), is_ours(event.type, event.source)
-        for choice in choose(rules, account.status, contacts, event.time, zone, self._settings.quiet, now):
+        decisions, ours = [], is_ours(event.type, event.source)
+        around = Around(now, zone_of(account.timezone, self._settings.timezone), self._quiet.of(account.timezone), read(account.chosen_json))
+        for choice in choose(rules, account.status, contacts, event.time, around):
             if isinstance(choice, Skipped):
                 decisions.append(skipped_decision(event.type, choice))
                 continue
             contact = choice.contact
             try:
                 said = variables(account, contact, event.type, event.time, event.data, now, self._links)
-                words = self._templates.compose(event.type, contact.channel, account.locale, said)
+                words = self._templates.compose(event.type, contact.channel, around.chosen.locale or account.locale, said)
             except NoTemplate:
                 decisions.append(skipped_decision(event.type, Skipped(contact.channel, contact.id, "no_template")))
                 continue
@@ -250,9 +258,9 @@ class Planner:
             name = road.name if road else None
             words = cut_for(road, words)
             stopped = stops.hold(event.type, name)
-            told = replace(choice, send_until=until_midnight(choice.send_until, choice.not_before, zone)) if ours else choice
+            told = replace(choice, send_until=until_midnight(choice.send_until, choice.not_before, around.zone)) if ours else choice
             message_id = rows.message(event_id=event.id, account_id=account.id, code=event.type, told=told, words=words, road=road, now=now, stopped=stopped)
-            held = "quiet_hours" if choice.not_before > now else "stopped" if stopped else None
+            held = choice.waits or ("stopped" if stopped else None)
             decisions.append(
                 {
                     "type": event.type,

@@ -127,7 +127,7 @@ class Rows:
         """A message and its line in the outbox: `held` when its hour is still to come, or when a stop stands over it. Its id."""
         message_id, channel = new_id(), told.contact.channel
         gateway, route, sender, price = (road.name, road.route, road.sender, road.price) if road is not None else (None, None, None, None)
-        state, reason = (State.HELD, "quiet_hours") if told.not_before > now else (State.HELD, "stopped") if stopped else (State.QUEUED, None)
+        state, reason = (State.HELD, told.waits or "quiet_hours") if told.not_before > now else (State.HELD, "stopped") if stopped else (State.QUEUED, None)
         if reason == "stopped":
             self.stopped.append(message_id)
         self.messages.append(

@@ -7,7 +7,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.accounts.window import is_quiet, next_open, open_until
+from app.accounts import window
+from app.accounts.window import Opening, Quiet
+
+
+def next_open(moment, zone, hours):
+    return window.next_open(moment, Opening(zone, Quiet.alike(hours)))
+
+
+def open_until(moment, zone, hours):
+    return window.open_until(moment, Opening(zone, Quiet.alike(hours)))
+
+
+def is_quiet(moment, zone, hours):
+    return not window.is_open(moment, Opening(zone, Quiet.alike(hours)))
+
 
 MOSCOW, BERLIN = ZoneInfo("Europe/Moscow"), ZoneInfo("Europe/Berlin")
 NIGHT = (time(22), time(8))

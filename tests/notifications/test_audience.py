@@ -7,8 +7,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from app.accounts.window import Quiet
 from app.catalogue.registry import TypeRules
-from app.notifications.audience import ORDINARY, URGENT, Reached, Skipped, Told, choose, is_barred
+from app.notifications.audience import ORDINARY, URGENT, Around, Reached, Skipped, Told, choose, is_barred
 
 MOSCOW = ZoneInfo("Europe/Moscow")
 NIGHT = (time(22), time(8))
@@ -30,6 +31,7 @@ RULES = TypeRules(
     ttl=DAY,
     settings={},
     data_schema=None,
+    default_channels=frozenset({"sms", "email"}),
 )
 PHONE = Reached(uuid4(), "sms", "+79161234567", "", suppressed=False)
 MAIL = Reached(uuid4(), "email", "a@example.org", "", suppressed=False)
@@ -38,7 +40,7 @@ MAIL = Reached(uuid4(), "email", "a@example.org", "", suppressed=False)
 def chosen(
     *contacts: Reached, rules: TypeRules | None = RULES, status: str = "active", age: timedelta = timedelta(0), now: datetime = NOON
 ) -> list[Told | Skipped]:
-    return choose(rules, status, contacts, now - age, MOSCOW, NIGHT, now)
+    return choose(rules, status, contacts, now - age, Around(now, MOSCOW, Quiet.alike(NIGHT)))
 
 
 def reasons(*contacts: Reached, **more: object) -> list[str]:
