@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.commands import accounts, farend, forecasts, gateways, keys, processes, schema
+from app.commands import accounts, explain, farend, forecasts, gateways, keys, processes, schema
 from app.commands.ground import BadInput, Failed
 
 cli = typer.Typer(
@@ -18,6 +18,7 @@ cli.command(epilog="Example: vestnik up --demo")(processes.up)
 cli.command(epilog="Example: vestnik serve --host 0.0.0.0 --port 8000")(processes.serve)
 cli.command(epilog="Example: vestnik worker --queue plan --metrics-port 9101")(processes.worker)
 cli.command(epilog="Example: vestnik scan exhaustion --dry-run")(forecasts.scan)
+cli.command(epilog="Example: vestnik explain --account 100500 --type payment.received")(explain.explain)
 cli.command(epilog="Example: vestnik migrate")(schema.migrate)
 cli.command(epilog="Example: vestnik openapi > openapi/vestnik.json")(schema.openapi)
 cli.add_typer(keys.group, name="key")

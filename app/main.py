@@ -9,11 +9,10 @@ from typing import Any
 
 import orjson
 from fastapi import APIRouter, FastAPI
-from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import Response
 
 from app.accounts import api as accounts
-from app.accounts import cabinet, consents_api
+from app.accounts import cabinet, consents_api, preference_bulk_api, quiet_api
 from app.catalogue import api as catalogue
 from app.catalogue.registry import Catalogue
 from app.core import health, http, metrics, openapi, problems
@@ -21,10 +20,11 @@ from app.core.auth import Gatekeeper
 from app.core.config import Settings
 from app.core.db import Database
 from app.core.door import Service
+from app.core.limits import Limits
 from app.core.migrate import head, known_revisions
 from app.core.secrets import SecretBox
 from app.core.wakeups import Wakeups
-from app.desk import erasure, event_view, keys, suppressions
+from app.desk import contacts, erasure, event_view, explain, keys, preferences, suppressions
 from app.events import api as events
 from app.events.intake import Intake
 from app.forecasts import api as forecasts
@@ -32,18 +32,31 @@ from app.forecasts import cabinet as own_forecast
 from app.gateways import api as gateways
 from app.gateways import ranges_api, routes_api
 from app.notifications import api as messages
+from app.notifications import cabinet as own_messages
+from app.notifications import caps_api
 from app.notifications import stops_api as stops
+from app.notifications.verification import Verification
 from app.rendering import api as templates
 from app.sending import api as sending
 from app.sending import budgets_api as budgets
 from app.tracking import api as receipts
 from app.tracking import inbound_api
+from app.web import unsubscribe
 
 ROUTERS: tuple[APIRouter, ...] = (
+    # First those that whole households wait for: they are looked through in this order.
+    cabinet.router,
+    preferences.own_router,
+    own_forecast.router,
+    own_messages.router,
+    contacts.own,
     events.router,
     event_view.router,
+    explain.router,
     catalogue.router,
     accounts.router,
+    contacts.router,
+    quiet_api.router,
     consents_api.router,
     erasure.router,
     forecasts.router,
@@ -57,10 +70,11 @@ ROUTERS: tuple[APIRouter, ...] = (
     inbound_api.router,
     suppressions.router,
     stops.router,
+    caps_api.router,
     budgets.router,
     keys.router,
-    cabinet.router,
-    own_forecast.router,
+    preference_bulk_api.router,
+    preferences.router,
 )
 
 
@@ -70,6 +84,7 @@ def create_app(settings: Settings) -> FastAPI:
     wakeups = Wakeups(settings.redis_url)
     catalogue_now = Catalogue()
     intake = Intake(database, catalogue_now, wakeups)
+    limits = Limits(settings.redis_url, settings.database_url)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -77,32 +92,43 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         await intake.stop()
         await wakeups.close()
+        await limits.close()
         await database.close()
 
     app = Service(title="Vestnik", version=version("vestnik"), lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.settings = settings
+    app.state.cors = cors_of(settings)
     app.state.express = {("POST", f"{http.API}/events"): (events.WRITES_EVENTS, partial(events.take, intake))}
     app.state.database = database
     app.state.gatekeeper = Gatekeeper(settings, database)
     app.state.wakeups = wakeups
+    app.state.limits = limits
+    app.state.verification = Verification(settings)
     app.state.catalogue = catalogue_now
     app.state.intake = intake
     app.state.secrets = SecretBox(settings.secret_keys)
     app.state.schema_head, app.state.schema_known = head(), known_revisions()
     metrics.BUILD.info({"version": version("vestnik")})
 
-    app.state.routers = [*((http.API, router) for router in ROUTERS), ("", health.router)]
+    app.state.routers = [*((http.API, router) for router in ROUTERS), ("", health.router), ("", unsubscribe.router)]
     for prefix, router in app.state.routers:
         app.include_router(router, prefix=prefix)
     problems.install(app)
-    if settings.cors_origins:
-        origins = [origin.strip() for origin in settings.cors_origins.split(",")]
-        app.add_middleware(
-            CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["Authorization", "Content-Type", "If-Match"], expose_headers=["ETag"]
-        )
     if settings.docs == "on":
         publish_contract(app)
     return app
+
+
+def cors_of(settings: Settings) -> dict[str, Any] | None:
+    """What pages of other origins may do; nothing when none is configured."""
+    if not settings.cors_origins:
+        return None
+    return {
+        "allow_origins": [origin.strip() for origin in settings.cors_origins.split(",")],
+        "allow_methods": ["*"],
+        "allow_headers": ["Authorization", "Content-Type", "If-Match"],
+        "expose_headers": ["ETag", "Retry-After", "X-Request-Id"],
+    }
 
 
 def publish_contract(app: FastAPI) -> None:

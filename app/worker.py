@@ -27,6 +27,8 @@ import structlog
 from arq import cron
 from arq.worker import Worker, func
 
+from app.accounts.preference_bulk import Bulk
+from app.accounts.unsubscribe import UnsubscribeLinks
 from app.catalogue.registry import Catalogue
 from app.core import metrics
 from app.core.config import Settings
@@ -40,8 +42,10 @@ from app.desk.appraise import Appraiser
 from app.forecasts.forget import OldScans
 from app.forecasts.station import ScanStation
 from app.notifications.hold import Holding
+from app.notifications.one_time import OneTimeTexts
 from app.notifications.plan import BATCH, Planner
 from app.notifications.reminders import Reminders
+from app.notifications.replan import Replanning
 from app.notifications.stops import Switch
 from app.sending.bind_station import BindStation
 from app.sending.budget_watch import BudgetWatch
@@ -60,6 +64,7 @@ PACE, RESTS = 0.01, 2.0
 FOLLOW = 1.0  # seconds between two looks at the gateways
 ALIVE = 15.0  # seconds between two signs of life
 UNDISTURBED = 15.0  # seconds without a tick of cron after which the sweeps run by themselves
+TURN = 3.0  # seconds after which a step that always finds more leaves the rest to the next sweep: others are to have their turn
 
 SEEN = sa.text("""
 INSERT INTO worker_process (id, queues, host, metrics_port, started_at, seen_at) VALUES (:id, :queues, :host, :port, now(), now())
@@ -122,8 +127,11 @@ class SweepStation:
         traces: Traces,
         reminders: Reminders,
         scans: OldScans,
+        one_time: OneTimeTexts,
+        bulk: Bulk,
+        replanning: Replanning,
     ) -> None:
-        self._often = (holding.release, sweeper.match_parked, reminders.follow)
+        self._often = (sweeper.follow_up, holding.release, sweeper.match_parked, reminders.follow, one_time.blank, bulk.follow, replanning.follow)
         self._seldom: tuple[Callable[[], Awaitable[Any]], ...] = (
             switch.follow,
             sweeper.end_leases,
@@ -137,9 +145,11 @@ class SweepStation:
             references.forget,
             traces.forget,
             scans.forget,
+            one_time.forget,
             sweeper.look,
         )
         self._ticked = time.monotonic()
+        self._owed = False
         self._stopping = asyncio.Event()
         self._lock = asyncio.Lock()
 
@@ -156,14 +166,19 @@ class SweepStation:
                 await self.sweep(seldom=True)
 
     async def sweep(self, *, seldom: bool) -> None:
-        """Each step on its own: one that fails does not keep the others back. A step that moved a full batch goes on at once."""
+        """Each step on its own: one that fails does not keep the others back. A step that moved a full batch goes on at once, for its TURN.
+
+        What is asked for while a sweep is at work is not forgotten: the next one does the seldom steps as well."""
         self._ticked = time.monotonic()
+        self._owed = self._owed or seldom
         if self._lock.locked():
             return
         async with self._lock:
+            seldom, self._owed = self._owed, False
             for step in (*self._often, *(self._seldom if seldom else ())):
+                until = time.monotonic() + TURN
                 try:
-                    while ((await step()) or 0) >= 500 and not self._stopping.is_set():
+                    while ((await step()) or 0) >= 500 and not self._stopping.is_set() and time.monotonic() < until:
                         pass
                 except Exception as error:
                     log.error("sweep_failed", step=step.__qualname__, error=type(error).__name__, detail=str(error)[:300])
@@ -192,7 +207,7 @@ class Office:
         if queue == PLAN:
             return PlanStation(Planner(self.database, self.settings, self.wakeups))
         if queue == MAIL:
-            return MailStation(self.database, self.secrets)
+            return MailStation(self.database, self.secrets, UnsubscribeLinks(self.settings))
         if queue == CRON:
             return SweepStation(
                 Holding(self.database, self.settings, self.wakeups),
@@ -203,6 +218,9 @@ class Office:
                 Traces(self.database),
                 Reminders(self.database, self.settings, self.wakeups),
                 OldScans(self.database, timedelta(days=self.settings.retention_days_record)),
+                OneTimeTexts(self.database),
+                Bulk(self.database),
+                Replanning(self.database, self.settings),
             )
         if queue == SCAN:
             return ScanStation(self.database, self.settings, self.wakeups, Appraiser(self.settings))

@@ -3,30 +3,25 @@
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final
-from uuid import UUID
 
-import sqlalchemy as sa
 import structlog
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import ClientDisconnect
 
-from app.accounts.contacts import AddressError, normalise
 from app.accounts.imports import import_accounts, split_lines
-from app.accounts.models import Account, Contact
+from app.accounts.preference_shapes import AccountLine
 from app.accounts.save import Saved, change, save
 from app.accounts.search import MAX_QUERY, AccountNotFound, account_of, find
-from app.accounts.shapes import MAX_CONTACTS, AccountIn, AccountLine, AccountPatch, ContactIn, Number
+from app.accounts.shapes import AccountIn, AccountPatch, Number
 from app.accounts.snapshots import snapshot
-from app.accounts.views import AccountOut, ContactOut, show
+from app.accounts.views import AccountOut, show
 from app.core import audit
 from app.core.auth import Caller, MayReadAccounts, MayWriteAccounts
-from app.core.clock import now
 from app.core.db import SessionDep
-from app.core.errors import BadRequest, Conflict, NotFound, WrongMediaType, field_invalid
+from app.core.errors import BadRequest, WrongMediaType
 from app.core.http import Guarded
-from app.core.ids import new_id
 from app.core.page import Page, Paging, encode_cursor
 
 log = structlog.get_logger()
@@ -34,24 +29,6 @@ router = APIRouter(prefix="/accounts", tags=["accounts"], route_class=Guarded)
 
 NDJSON: Final = "application/x-ndjson"
 AccountNumber = Annotated[Number, Path(description="The account's number")]
-
-
-class ContactNotFound(NotFound):
-    """The account has no contact of this id."""
-
-    code, title = "contact_not_found", "The account has no such contact"
-
-
-class ContactExists(Conflict):
-    """The account has this address already."""
-
-    code, title = "contact_exists", "The account has this address already"
-
-
-class TooManyContacts(Conflict):
-    """The account is full."""
-
-    code, title = "too_many_contacts", f"An account has at most {MAX_CONTACTS} contacts"
 
 
 class RejectedLineOut(BaseModel):
@@ -155,58 +132,6 @@ async def patch_account(request: Request, number: AccountNumber, body: AccountPa
         raise AccountNotFound
     await _record(session, caller, "account.update", saved[number])
     return await _shown(session, number)
-
-
-@router.get("/{number}/contacts", operation_id="list_contacts", summary="Where an account is reached")
-async def list_contacts(number: AccountNumber, session: SessionDep, caller: MayReadAccounts, page: Paging) -> Page[ContactOut]:
-    return await contacts_page(session, await account_of(session, number), page)
-
-
-@router.post("/{number}/contacts", operation_id="add_contact", summary="Add an address on the subscriber's behalf", status_code=201)
-async def add_contact(request: Request, number: AccountNumber, body: ContactIn, session: SessionDep, caller: MayWriteAccounts) -> ContactOut:
-    """It counts as the subscriber's own, so that the billing's next snapshot leaves it alone, and as verified: the operator vouches for it."""
-    account = await account_of(session, number, lock=True)
-    address = checked_address(body, request.app.state.settings.phone_region)
-    known = (await session.scalars(sa.select(Contact).where(sa.column("account_id") == account.id))).all()
-    if any((contact.channel, contact.address) == (body.channel, address) for contact in known):
-        raise ContactExists
-    if len(known) >= MAX_CONTACTS:
-        raise TooManyContacts
-    contact = Contact(id=new_id(), account_id=account.id, channel=body.channel, address=address, label=body.label, origin="subscriber", verified_at=now())
-    session.add(contact)
-    await session.flush()
-    await audit.record(session, caller, "contact.create", f"contact:{contact.id}", {"account": str(account.id), "channel": body.channel, "address": address})
-    return ContactOut.of(contact)
-
-
-@router.delete("/{number}/contacts/{contact_id}", operation_id="delete_contact", summary="Forget an address", status_code=204)
-async def delete_contact(number: AccountNumber, contact_id: UUID, session: SessionDep, caller: MayWriteAccounts) -> None:
-    """A contact of the billing's comes back with its next snapshot that has it."""
-    account = await account_of(session, number, lock=True)
-    contact = await session.get(Contact, contact_id)
-    if contact is None or contact.account_id != account.id:
-        raise ContactNotFound
-    await session.delete(contact)
-    account.imported = account.imported_lists = None
-    await audit.record(session, caller, "contact.delete", f"contact:{contact_id}", {"account": str(account.id), "address": contact.address})
-
-
-async def contacts_page(session: AsyncSession, account: Account, page: Paging) -> Page[ContactOut]:
-    """The contacts of one account, oldest first."""
-    query = sa.select(Contact).where(sa.column("account_id") == account.id).order_by(sa.column("id")).limit(page.limit + 1)
-    if key := page.key(UUID):
-        query = query.where(sa.column("id") > key[0])
-    found = (await session.scalars(query)).all()
-    shown = found[: page.limit]
-    return Page(items=[ContactOut.of(contact) for contact in shown], next_cursor=encode_cursor(shown[-1].id) if len(found) > page.limit else None)
-
-
-def checked_address(body: ContactIn, region: str) -> str:
-    """The address in its one form, or Invalid."""
-    try:
-        return normalise(body.channel, body.address, region)
-    except AddressError as error:
-        raise field_invalid(("address",), error.code, error.detail) from None
 
 
 async def _record(session: AsyncSession, caller: Caller, action: str, saved: Saved) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.create import NewAccounts, defaults_of
 from app.accounts.lines import LINE_OCTETS, LineRejected, Reader, number_of
+from app.accounts.preference_import import PreferencesRefused, take_preferences
 from app.accounts.save import save
 from app.accounts.snapshots import Snapshot
 from app.core.clock import now
@@ -93,6 +94,7 @@ class _Chunk:
     accounts: dict[str, Snapshot] = field(default_factory=dict)
     repeated: int = 0  # lines that came over an earlier one of the same number and changed it
     same: int = 0  # lines that change nothing
+    choosing: dict[str, int] = field(default_factory=dict)  # by number, the line that says something of preferences, should they be refused
 
     @property
     def numbers(self) -> AbstractSet[str]:
@@ -174,14 +176,7 @@ class _Writing:
     async def _commit(self, chunk: _Chunk, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await before
-        try:
-            outcomes = await self._database.again(lambda session: self._store(session, chunk))
-        except IntegrityError:
-            if not chunk.fresh_lines:
-                raise
-            # One of these numbers has been taken this very moment: COPY knows no way round, INSERT does.
-            await self._read_again(chunk)
-            outcomes = await self._database.again(lambda session: self._store(session, chunk))
+        outcomes = await self._stored(chunk)
         report = self._report
         report.created += outcomes["created"]
         report.updated += outcomes["updated"] + chunk.repeated
@@ -189,8 +184,28 @@ class _Writing:
         if self._on_progress:
             self._on_progress(report)
 
+    async def _stored(self, chunk: _Chunk) -> Counter[str]:
+        """Twice where something is in the way that only the database knows; then without it."""
+        while True:
+            try:
+                return await self._database.again(lambda session: self._store(session, chunk))
+            except IntegrityError:
+                if not chunk.fresh_lines:
+                    raise
+                # One of these numbers has been taken this very moment: COPY knows no way round, INSERT does.
+                await self._read_again(chunk)
+            except PreferencesRefused as refused:
+                for number, why in refused.faults.items():
+                    self._report.reject(chunk.choosing[number], why.errors[0].code, why.detail)
+                    del chunk.accounts[number]
+
     async def _store(self, session: AsyncSession, chunk: _Chunk) -> Counter[str]:
         saved = await save(session, chunk.accounts.values(), self._settings)
+        if chunk.choosing:
+            said = {saved[number].id: one for number, one in chunk.accounts.items() if one.preferences is not None}
+            changed = await take_preferences(session, said, self._settings.phone_region)
+            for one in saved.values():
+                one.outcome = "updated" if one.outcome == "unchanged" and one.id in changed else one.outcome
         if chunk.fresh_lines:
             await chunk.fresh.copy(session)
         return Counter(one.outcome for one in saved.values()) + Counter(created=len(chunk.fresh_lines))
@@ -257,7 +272,10 @@ async def _chunk(reader: Reader, batch: _Batch, digests: list[int], known: _Know
         except LineRejected as why:
             report.reject(number, why.code, why.detail)
             continue
-        if place in known.fresh:
+        if one.preferences is not None:
+            chunk.choosing[one.number] = number
+            chunk.add(one)
+        elif place in known.fresh:
             chunk.add_fresh(one, line, digest)
         else:
             chunk.add(one)

@@ -15,13 +15,13 @@ import orjson
 from pydantic import ValidationError
 
 from app.accounts.contacts import AddressError, normalise
+from app.accounts.preference_shapes import AccountLine, Said
 from app.accounts.shapes import (
     FUTURE,
     MAX_ATTRIBUTES,
     MAX_CHARGES,
     MAX_CONTACTS,
     TOMBSTONE,
-    AccountLine,
     is_known_currency,
     known_zones,
     tidy_locale,
@@ -126,7 +126,10 @@ def by_shape(line: bytes, region: str) -> Snapshot:
         given = AccountLine.model_validate_json(line)
         if b"\\u0000" in line and has_nul(given.model_dump()):
             raise LineRejected("nul_character", "A NUL character has no place in a text.")
-        return snapshot(given.number, given, region)
+        one = snapshot(given.number, given, region)
+        if given.preferences is not None:
+            one.preferences = Said.of(given.preferences)
+        return one
     except ValidationError as error:
         found = invalid_from(error.errors(include_url=False, include_context=False, include_input=False))
     except Invalid as error:

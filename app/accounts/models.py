@@ -36,6 +36,8 @@ class Account(SQLModel, table=True):
         sa.Index("ix_account_timezone_id", "timezone", "id"),
         sa.Index("ix_account_number_prefix", "number", postgresql_ops={"number": "text_pattern_ops"}),
         sa.Index("ix_account_name_words", sa.text(NAME_WORDS), postgresql_using="gin"),
+        # Few choose days of their own: a scan that finds nobody here goes on as if there were no such thing.
+        sa.Index("ix_account_own_days", "id", postgresql_where=sa.text("warning_days IS NOT NULL OR upcoming_days IS NOT NULL")),
     )
 
     id: UUID = Field(default_factory=new_id, primary_key=True)
@@ -130,6 +132,37 @@ class Preference(SQLModel, table=True):
     document: dict[str, Any] = json_field()
     updated_at: datetime = moment(default_factory=now)
     updated_by: str = Field(max_length=100)
+    # The digest of what an import said last: saying it again does not undo what was chosen since.
+    imported: int | None = Field(default=None, sa_type=sa.BigInteger)
+
+
+class ReplanWaiting(SQLModel, table=True):
+    """An account of which something has changed that decides about what waits for it: preferences in bulk, quiet hours of its zone. The sweep decides again."""
+
+    __tablename__ = "replan_waiting"
+
+    account_id: UUID = Field(primary_key=True)
+
+
+class PreferenceBulk(SQLModel, table=True):
+    """One operator's change of many accounts' preferences. The sweep goes on from `position`, batch by batch."""
+
+    __tablename__ = "preference_bulk"
+    __table_args__ = (one_of("state", "running", "done"),)
+
+    id: UUID = Field(default_factory=new_id, primary_key=True)
+    filter: dict[str, Any] = json_field()
+    change: dict[str, Any] = json_field()
+    keep_chosen: bool = False
+    dry_run: bool = False
+    state: str = Field(default="running", max_length=8)
+    position: UUID = Field(default=UUID(int=0))  # the accounts up to this one are done
+    looked_at: int = 0
+    changed: int = 0
+    changes: dict[str, Any] = json_field(default_factory=dict)
+    requested_by: str = Field(max_length=100)
+    created_at: datetime = moment(default_factory=now)
+    finished_at: datetime | None = moment(default=None)
 
 
 class ContactCode(SQLModel, table=True):
@@ -141,9 +174,20 @@ class ContactCode(SQLModel, table=True):
     digest: bytes
     expires_at: datetime = moment()
     attempts: int = Field(default=0, sa_type=sa.SmallInteger)
-    sent: int = Field(default=1, sa_type=sa.SmallInteger)
-    first_sent_at: datetime = moment()
-    last_sent_at: datetime = moment()
+
+
+class CodeMessage(SQLModel, table=True):
+    """A message that carries a code, for a day: so many may be sent, and its text is forgotten when it has gone.
+
+    It outlives its contact: whoever removes one and adds it again has not got more of them. The address is a keyed digest."""
+
+    __tablename__ = "code_message"
+
+    message_id: UUID = Field(primary_key=True)
+    account_id: UUID = Field(index=True)
+    address: bytes = Field(index=True)
+    at: datetime = moment()
+    is_blank: bool = False  # the message's text names the code no more
 
 
 class QuietHours(SQLModel, table=True):

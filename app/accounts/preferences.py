@@ -95,11 +95,12 @@ def read(document: str | None) -> Preferences:
     said = orjson.loads(document)
     types = {code: TypeChoice(one.get("enabled"), one.get("channels", {})) for code, one in said.get("types", {}).items()}
     contacts = {
-        UUID(contact_id): ContactChoice(one.get("enabled"), one.get("types", {}), _hours(one.get("hours", ())))
+        UUID(contact_id): ContactChoice(one.get("enabled"), one.get("types", {}), hours_of(one.get("hours", ())))
         for contact_id, one in said.get("contacts", {}).items()
     }
-    return Preferences(types, contacts, _hours(said.get("hours", ())), said.get("locale"))
+    return Preferences(types, contacts, hours_of(said.get("hours", ())), said.get("locale"))
 
 
-def _hours(said: Any) -> Intervals:
+def hours_of(said: Any) -> Intervals:
+    """Intervals as a document has them."""
     return tuple(Interval(time.fromisoformat(one["from"]), time.fromisoformat(one["to"]), frozenset(one.get("weekdays") or EVERY_DAY)) for one in said)

@@ -247,9 +247,3 @@ class AccountPatch(BaseModel):
 
 class AccountIn(AccountPatch):
     """An account of the billing: made when there is none of this number, brought up to date when there is."""
-
-
-class AccountLine(AccountIn):
-    """One line of an import: an account with its number."""
-
-    number: Number

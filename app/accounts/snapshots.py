@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from app.accounts.contacts import AddressError, normalise
+from app.accounts.preference_shapes import Said
 from app.accounts.shapes import AccountPatch
 from app.core.errors import FieldError, Invalid, pointer
 
@@ -44,6 +45,7 @@ class Snapshot:
     lists: int | None = field(default=None, compare=False)  # of what the line said of contacts and charges
     # Reads the line with its contacts and charges. Set when they were passed over, for being those that the account remembers (`lists`).
     whole: "Callable[[], Snapshot] | None" = field(default=None, compare=False)
+    preferences: Said | None = None
 
     def over(self, earlier: "Snapshot") -> "Snapshot":
         """Both said one after the other: this one wins. Both are whole."""
@@ -60,6 +62,7 @@ class Snapshot:
             earlier.charges if self.charges is None else self.charges,
             self.digest,
             earlier.lists if self.lists is None else self.lists,
+            preferences=earlier.preferences if self.preferences is None else self.preferences.over(earlier.preferences),
         )
 
 

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 Hours = tuple[time, time]
 EVERY_DAY = frozenset(range(1, 8))
 SATURDAY = 6  # ISO weekday
+STRETCHES = 4  # that are remembered of one opening: this one and the next one, and those of a message that waits
 LOOK_AHEAD = 15  # days: whatever can open within two weeks and a day does
 
 
@@ -76,20 +77,48 @@ def is_open(moment: datetime, opening: Opening) -> bool:
 
 def next_open(moment: datetime, opening: Opening) -> datetime | None:
     """The moment itself when it is open, else the next that is, in UTC; nothing when none ever is."""
-    return moment if opening.is_always else _next(moment, opening, wanted=True)
+    if opening.is_always:
+        return moment
+    stretch = _stretch(moment, opening)
+    return moment if stretch.is_open else stretch.until
 
 
 def open_until(moment: datetime, opening: Opening) -> datetime | None:
     """When it closes next after an open moment, in UTC; nothing when it never does."""
-    return None if opening.is_always else _next(moment, opening, wanted=False)
+    if opening.is_always:
+        return None
+    stretch = _stretch(moment, opening)
+    return stretch.until if stretch.is_open else moment
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """A time throughout which it is open, or is not. `until` is when that changes; nothing: it never does, as was seen at `since`."""
+
+    since: datetime
+    until: datetime | None
+    is_open: bool
+
+    def has(self, moment: datetime) -> bool:
+        return self.since <= moment < (self.until or self.since + timedelta(days=1))
+
+
+def _stretch(moment: datetime, opening: Opening) -> _Stretch:
+    known = _known(opening)
+    for stretch in known:
+        if stretch.has(moment):
+            return stretch
+    state = is_open(moment, opening)
+    found = _Stretch(moment, next((border for border in _borders(moment, opening) if is_open(border, opening) is not state), None), state)
+    known.insert(0, found)
+    del known[STRETCHES:]
+    return found
 
 
 @lru_cache(maxsize=16_384)
-def _next(moment: datetime, opening: Opening, *, wanted: bool) -> datetime | None:
-    """The first moment from this one on that is open, or is not."""
-    if is_open(moment, opening) is wanted:
-        return moment
-    return next((border for border in _borders(moment, opening) if is_open(border, opening) is wanted), None)
+def _known(opening: Opening) -> list[_Stretch]:  # noqa: ARG001 - it is the key
+    """Those that were asked for last. Finding a border takes a hundred times as long as remembering it, and it holds for hours."""
+    return []
 
 
 def _borders(moment: datetime, opening: Opening) -> Iterator[datetime]:

@@ -19,6 +19,7 @@ from app.core.clock import now
 from app.core.db import SessionDep
 from app.core.errors import Conflict, FieldError, Invalid, NotFound, StaleVersion, field_invalid
 from app.core.http import Guarded
+from app.core.money import NonNegativeMoney
 from app.core.page import Page, Paging, encode_cursor
 from app.core.preconditions import IfMatch, etag, require_match
 from app.core.problems import as_field_error
@@ -45,17 +46,21 @@ class ExhaustingSettings(SendingOptions):
         default=3.0, description="A scan that finds so many times the usual waits for a confirmation"
     )
     alarm_least: Annotated[StrictInt, Field(ge=0)] = Field(default=100, description="and more than this")
+    own_days_most: Annotated[StrictInt, Field(ge=0, le=366)] = Field(default=30, description="How early a subscriber may want to be warned; 0: he cannot choose")
+    own_days_count: Annotated[StrictInt, Field(ge=1, le=10)] = Field(default=5, description="and how often")
 
 
 class UpcomingSettings(SendingOptions):
     days_before: Days
     daily: StrictBool = Field(default=False, description="Announce daily charges, too")
+    own_days_most: Annotated[StrictInt, Field(ge=0, le=366)] = Field(default=30, description="How early a subscriber may want to be told; 0: he cannot choose")
 
 
 class ThresholdSettings(SendingOptions):
     at_once_share: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.1, description="The share of all accounts that may be told at the event itself in a day (1,000 at least); the others wait for the next scan"
     )
+    own_threshold_most: NonNegativeMoney | None = Field(default=None, description="The highest threshold that a subscriber may choose; null: any")
 
 
 SETTINGS: dict[str, type[SendingOptions]] = {

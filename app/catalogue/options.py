@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Valida
 from app.core.money import NonNegativeMoney
 
 log = structlog.get_logger()
+
+
+Kind = Literal["operation", "reminder", "service"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class SendingOptions(BaseModel):
@@ -22,7 +26,7 @@ class SendingOptions(BaseModel):
     daily_parts: Annotated[StrictInt, Field(ge=0)] | None = Field(default=None, description="parts of SMS a day; what exceeds them is held until midnight")
     daily_cost: NonNegativeMoney | None = Field(default=None, description="money a day for SMS, by the prices of parts")
 
-    kind: Literal["operation", "reminder", "service"] | None = Field(
+    kind: Kind | None = Field(
         default=None, description="whose caps it counts towards; null: reminder for our own forecasts, else operation"
     )
     opt_in: StrictBool = Field(default=False, description="nobody is told who has not chosen it")

@@ -146,6 +146,16 @@ class UpcomingCharges(EventData):
     charges: list[ExpectedCharge] = Field(max_length=1000)
 
 
+class Verification(EventData):
+    """Made by the service itself, for a contact that is not used before its code was entered."""
+
+    code: Word = Field(examples=["482913"])
+    minutes: StrictInt = Field(ge=1, description="How long the code is good for", examples=[10])
+
+
+# Its messages carry a one-time code: their texts are shown to nobody, and it is no event that could be sent to us.
+VERIFICATION = "contact.verification"
+
 EVENT_TYPES: Mapping[str, type[EventData]] = {
     "payment.received": PaymentReceived,
     "service.connected": ServiceConnected,
@@ -156,6 +166,7 @@ EVENT_TYPES: Mapping[str, type[EventData]] = {
     "balance.exhausting": Exhausting,
     "balance.restored": Restored,
     "charges.upcoming": UpcomingCharges,
+    VERIFICATION: Verification,
 }
 
 

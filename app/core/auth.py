@@ -171,7 +171,7 @@ class RequiresScope:
     def __init__(self, scope: str) -> None:
         self.scope = scope
 
-    def __call__(self, request: Request) -> Caller:
+    async def __call__(self, request: Request) -> Caller:  # not for waiting: what is no coroutine is run in a thread, which costs more than all that it does
         return self.check(request.scope["caller"])
 
     def check(self, caller: Caller) -> Caller:

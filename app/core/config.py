@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     docs: Literal["on", "off"] = "on"
     metrics_allow: str = PRIVATE_NETWORKS
     quiet_hours: str = "22:00-08:00"
+    release_spread_seconds: int = Field(default=0, ge=0, le=14_400)
     scan_hour: str = "10:00"
     timezone: str = "Europe/Moscow"
     locale: str = Field(default="ru", pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")

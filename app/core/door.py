@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 from fastapi import FastAPI, Response
+from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,10 +28,14 @@ Express = Callable[[Mapping[str, str], bytes], Awaitable[Response]]
 
 
 class Service(FastAPI):
-    """FastAPI behind the door: the door is outermost, so that what it answers itself has not walked through the framework."""
+    """FastAPI behind the door, so that what the door answers itself has not walked through the framework.
+
+    Before the door stands CORS alone, where origins are configured: a browser asks first, with no token, whether it may ask at all; and the page at its
+    other end has to be able to read why it was refused."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Door(super().build_middleware_stack(), self.state.express)
+        door = Door(super().build_middleware_stack(), self.state.express)
+        return CORSMiddleware(door, **self.state.cors) if self.state.cors is not None else door
 
 
 class Door:

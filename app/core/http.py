@@ -10,13 +10,15 @@ from fastapi.routing import APIRoute
 
 from app.core.auth import RequiresScope
 from app.core.errors import BadRequest, Invalid, WrongMediaType
+from app.core.limits import admit_write
 
 API = "/api/v1"
+READS = frozenset({"GET", "HEAD", "OPTIONS"})
 CONTRACT = f"{API}/openapi.json"
 
 
 class Guarded(APIRoute):
-    """A route that knows its scope before the body is read, and reads JSON strictly: no NaN, no NUL, no lone surrogates, no abyss of brackets."""
+    """A route that knows its scope before the body is read, lets a subscriber write so often and no more, and reads JSON strictly: no NaN, no NUL, no lone surrogates, no abyss of brackets."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **more: Any) -> None:
         super().__init__(path, endpoint, **more)
@@ -28,7 +30,9 @@ class Guarded(APIRoute):
 
         async def guarded(request: Request) -> Response:
             if guard is not None:
-                guard.check(request.scope["caller"])
+                caller = guard.check(request.scope["caller"])
+                if caller.account is not None and request.method not in READS:
+                    await admit_write(request, caller)
             if takes_json:
                 request._json = await strict_json(request)  # noqa: SLF001 - where Request.json() keeps what it has parsed
             return await handle(request)

@@ -12,7 +12,9 @@ from app.core.errors import Unavailable
 
 log = structlog.get_logger()
 
-FETCH_EVERY = 60.0  # seconds between two fetches at the least: a stranger's key ids must not make us a load
+FETCH_EVERY = 60.0  # seconds between two fetches at the least, of a set that has grown old
+# And for a key id that is not in it: a new key is taken within moments, and a stranger's key ids make us no load.
+SOON = 5.0
 LONGEST_AGE = 600.0  # seconds after which a key that was withdrawn is no longer taken
 MAX_DOCUMENT = 1 << 20
 
@@ -27,6 +29,7 @@ class KeySet:
         self._url = url
         self._keys: dict[str, Any] = {}
         self._fetched = self._asked = -LONGEST_AGE
+        self._is_away = False  # the last fetch failed
         self._lock = asyncio.Lock()
 
     async def for_token(self, token: str) -> tuple[Any, list[str]]:
@@ -36,9 +39,11 @@ class KeySet:
             raise jwt.InvalidKeyError
         if kid not in self._keys or self._age > LONGEST_AGE:
             async with self._lock:
-                if (kid not in self._keys or self._age > LONGEST_AGE) and time.monotonic() - self._asked > FETCH_EVERY:
-                    await self._fetch(needed=kid not in self._keys)
+                if self._is_time(kid):
+                    await self._fetch()
         if kid not in self._keys:
+            if self._is_away:  # nobody is told that his token is wrong while nobody knows
+                raise Unavailable("The keys of the sign-in service are not reachable just now.", code="jwks_unreachable")
             raise jwt.InvalidKeyError
         jwk = self._keys[kid]
         return jwk.key, ALGORITHMS[jwk.key_type]
@@ -47,8 +52,13 @@ class KeySet:
     def _age(self) -> float:
         return time.monotonic() - self._fetched
 
-    async def _fetch(self, *, needed: bool) -> None:
-        """Read the document. Out of reach: the keys that we have serve on, and only who needs a new one is told to come again (Unavailable)."""
+    def _is_time(self, kid: str) -> bool:
+        """Whether the set is to be fetched for this key id; asked under the lock, for others may have done it meanwhile."""
+        since = time.monotonic() - self._asked
+        return self._age > LONGEST_AGE and since > FETCH_EVERY if kid in self._keys else since > SOON
+
+    async def _fetch(self) -> None:
+        """Read the document. Out of reach: the keys that we have serve on."""
         self._asked = time.monotonic()
         try:
             async with httpx.AsyncClient(timeout=5, follow_redirects=False) as client:
@@ -59,8 +69,7 @@ class KeySet:
                 listed = answer.json()["keys"]
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             log.warning("jwks_unreachable", error=type(error).__name__)
-            if needed:
-                raise Unavailable("The keys of the sign-in service are not reachable just now.", code="jwks_unreachable") from error
+            self._is_away = True
             return
         fresh = {}
         for entry in listed:
@@ -70,4 +79,4 @@ class KeySet:
                 continue  # a kind that we do not take, beside others that we do
             if jwk.key_id and jwk.key_type in ALGORITHMS:
                 fresh[jwk.key_id] = jwk
-        self._keys, self._fetched = fresh, time.monotonic()
+        self._keys, self._fetched, self._is_away = fresh, time.monotonic(), False

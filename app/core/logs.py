@@ -10,6 +10,8 @@ import structlog
 
 PHONE = re.compile(r"(\+\d)\d{4,10}(\d{4})(?!\d)")
 EMAIL = re.compile(r"([\w.+-])[\w.+-]*@([\w-]+(?:\.[\w-]+)+)")
+# The path of a link that refuses a type: whoever has its token may use it.
+UNSUBSCRIBE = re.compile(r"(/unsubscribe/)[\w.~%-]+")
 CREDENTIALS = re.compile(r"(://[^/@:\s]*:)[^@/\s]+@")
 SECRET_KEYS = frozenset({"password", "secret", "token", "key", "authorization"})
 ADDRESS_KEYS = frozenset({"address", "to", "phone", "email", "recipient", "sender"})
@@ -42,6 +44,8 @@ def _masked(key: str, value: Any) -> Any:
         return mask_address(value)
     if "://" in value:
         value = CREDENTIALS.sub(r"\1***@", value)
+    if "/unsubscribe/" in value:
+        value = UNSUBSCRIBE.sub(r"\1***", value)
     if "@" in value:
         value = EMAIL.sub(r"\1***@\2", value)
     return PHONE.sub(r"\1***\2", value) if "+" in value else value

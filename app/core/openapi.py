@@ -79,7 +79,7 @@ def _complete(operation: dict[str, Any], path: str, method: str, route: APIRoute
     responses = operation["responses"]
     responses.pop("422", None)
     if not path.startswith(API):
-        statuses = [403] if path.startswith("/metrics") else [503]
+        statuses = [403] if path.startswith("/metrics") else [422, 503] if "{" in path else [503]
     else:
         scope = required_scope(route)
         if scope is None:

@@ -23,11 +23,7 @@ class Page(BaseModel, Generic[T]):
 class PageQuery:
     """Where to go on: `after` is what the last page's cursor held."""
 
-    def __init__(
-        self,
-        limit: Annotated[int, Query(ge=1, le=500, description="At most so many items")] = 50,
-        cursor: Annotated[str | None, Query(max_length=500, description="`next_cursor` of the page before")] = None,
-    ) -> None:
+    def __init__(self, limit: int, cursor: str | None) -> None:
         self.limit = limit
         self.after: list[Any] | None = decode_cursor(cursor) if cursor is not None else None
 
@@ -43,7 +39,14 @@ class PageQuery:
             raise bad_cursor() from None
 
 
-Paging = Annotated[PageQuery, Depends()]
+async def paging(  # not for waiting: what is no coroutine is run in a thread, which costs more than all that it does
+    limit: Annotated[int, Query(ge=1, le=500, description="At most so many items")] = 50,
+    cursor: Annotated[str | None, Query(max_length=500, description="`next_cursor` of the page before")] = None,
+) -> PageQuery:
+    return PageQuery(limit, cursor)
+
+
+Paging = Annotated[PageQuery, Depends(paging)]
 
 
 def encode_cursor(*values: Any) -> str:

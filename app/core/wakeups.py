@@ -57,6 +57,11 @@ def redis_settings(url: str, *, patient: bool = True) -> RedisSettings:
     return settings
 
 
+async def connect(url: str) -> ArqRedis:
+    """A pool of connections that waits for nobody: whoever asks can do without. One of FAULTS when there is no Redis."""
+    return await create_pool(redis_settings(url, patient=False), job_serializer=pack, job_deserializer=unpack)
+
+
 class Wakeups:
     """`wake(queue)` never blocks and never fails. Redis down costs a warning; the work goes on by the slow look-round."""
 
@@ -88,7 +93,7 @@ class Wakeups:
         if time.monotonic() < self._silent_until:
             return
         if self._redis is None:
-            self._redis = await create_pool(redis_settings(self._url, patient=False), job_serializer=pack, job_deserializer=unpack)
+            self._redis = await connect(self._url)
         for queue in queues:
             await self._redis.publish(CHANNEL, queue)
             bucket = int(time.time() / BUCKET)

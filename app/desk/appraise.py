@@ -14,11 +14,14 @@ from app.accounts.quiet import QuietHoursNow
 from app.catalogue.registry import Catalogue
 from app.core.clock import now
 from app.core.config import Settings
+from app.core.ids import new_id
 from app.forecasts.find import TYPES, Hit
 from app.gateways.operators import operators_of
 from app.gateways.roads import Roads
 from app.gateways.router import NO_ATTRIBUTES
 from app.notifications.audience import Around, Reached, Skipped, choose
+from app.notifications.delivery import FALLBACK, course_of
+from app.notifications.links import Links
 from app.notifications.plan import ACCOUNTS, CONTACTS, addresses_in, zone_of
 from app.notifications.rows import cut_for
 from app.rendering.compose import NoTemplate, RenderFailed, Templates, variables
@@ -33,7 +36,7 @@ class Appraiser:
         self._settings = settings
         self._catalogue, self._templates, self._roads = Catalogue(), Templates(settings.locale), Roads()
         self._quiet = QuietHoursNow(settings.quiet)
-        self._links = {"cabinet": settings.cabinet_url}
+        self._links = Links(settings)
 
     async def __call__(self, session: AsyncSession, hits: Sequence[Hit]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Counts by channel, type, zone and reason, parts and cost; and a sample with the texts."""
@@ -55,13 +58,21 @@ class Appraiser:
             zones[account.timezone] += 1
             types[code] += 1
             around = Around(moment, zone, self._quiet.of(account.timezone), read(account.chosen_json))
-            for choice in choose(self._catalogue.types.get(code), account.status, contacts[account.id], moment, around):
+            rules = self._catalogue.types.get(code)
+            choices = choose(rules, account.status, contacts[account.id], moment, around)
+            course = course_of(rules, choices, around)
+            for chosen in choices:
+                choice = chosen if isinstance(chosen, Skipped) else course.turn(chosen)
                 if isinstance(choice, Skipped):
                     skipped[choice.reason] += 1
                     continue
+                if course.after is not None:  # it goes only where the channel before it does not arrive
+                    skipped[FALLBACK] += 1
+                    continue
                 contact = choice.contact
                 try:
-                    said = variables(account, contact, code, moment, hit.data, moment, self._links)
+                    links = self._links.of(self._templates, self._catalogue.types.get(code), account.id, contact)
+                    said = variables(account, contact, code, moment, hit.data, moment, links)
                     words = self._templates.compose(code, contact.channel, around.chosen.locale or account.locale, said)
                 except (NoTemplate, RenderFailed) as error:
                     skipped["no_template" if isinstance(error, NoTemplate) else "render_failed"] += 1
@@ -75,6 +86,7 @@ class Appraiser:
                     operators.get(contact.address),
                 )
                 words = cut_for(road, words)
+                course.made(new_id(), choice.not_before)
                 channels[contact.channel] += 1
                 if contact.channel == "sms":
                     parts += words.parts

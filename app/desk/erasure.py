@@ -61,6 +61,10 @@ BLANK = [
         "UPDATE forecast_hit SET inputs = CAST('{}' AS jsonb) WHERE account_id = :account",
         "DELETE FROM forecast_episode WHERE account_id = :account",
         "DELETE FROM balance_moved WHERE account_id = :account",
+        "DELETE FROM told WHERE account_id = :account",
+        "DELETE FROM account_preference WHERE account_id = :account",
+        "DELETE FROM replan_waiting WHERE account_id = :account",
+        "DELETE FROM contact_code WHERE contact_id IN (SELECT id FROM contact WHERE account_id = :account)",
         "DELETE FROM contact WHERE account_id = :account",
         "DELETE FROM planned_charge WHERE account_id = :account",
     )
@@ -71,7 +75,8 @@ FORGET_SAMPLES = sa.text(
 )
 BURY = sa.text("""
 UPDATE account SET number = :tombstone, name = '', status = 'erased', balance = 0, balance_as_of = NULL, credit_limit = 0, currency = :currency,
-    locale = :locale, timezone = :timezone, tariff = '', threshold = NULL, attributes = CAST('{}' AS jsonb), imported = NULL, imported_lists = NULL,
+    locale = :locale, timezone = :timezone, tariff = '', threshold = NULL, own_threshold = NULL, warning_days = NULL, upcoming_days = NULL,
+    attributes = CAST('{}' AS jsonb), imported = NULL, imported_lists = NULL,
     updated_at = :now
 WHERE id = :account
 """)

@@ -49,12 +49,14 @@ class DecisionOut(BaseModel):
     address: str | None
     outcome: Literal["planned", "skipped"]
     reason: str | None
+    detail: str | None = Field(default=None, description="`capped`: which of day, week and month is full; `too_soon`: until when")
     message_id: UUID | None = None
     not_before: datetime | None = None
     template_id: UUID | None = None
     template_version: int | None = None
     gateway: str | None = None
     route: str | None = None
+    after: UUID | None = Field(default=None, description="Of a chain of channels: the message that this one waits for")
 
 
 class EventOut(BaseModel):

@@ -19,7 +19,7 @@ import orjson
 import sqlalchemy as sa
 
 from app.catalogue.registry import Catalogue
-from app.catalogue.types import EVENT_TYPES, check_data
+from app.catalogue.types import EVENT_TYPES, VERIFICATION, check_data
 from app.core import metrics
 from app.core.clock import now
 from app.core.db import Database, Executor, is_away
@@ -123,6 +123,8 @@ class Intake:
         event = read_event(raw, moment + AHEAD)
         if isinstance(event, list):
             return Rejected(event[0].code, event)
+        if event.type == VERIFICATION:
+            return Rejected("made_here", [FieldError("/type", "made_here", "Codes are made and sent here alone: add a contact, and its code goes out.")])
         rules = self._catalogue.types.get(event.type)
         if rules is None and event.type not in EVENT_TYPES:
             return Rejected("unknown_type", [FieldError("/type", "unknown_type", "The catalogue has no such type.")])

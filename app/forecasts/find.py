@@ -5,10 +5,13 @@ threshold   told when the balance is at or below it, once an episode; covered wh
 upcoming    told once for each due day
 
 `count` says how many they are, and who; `find` leaves them with their words in the table `found`, for `tell` or a dry run.
+
+Some have days of warning of their own. A slice is asked first whether anybody has (an index of those alone): where nobody has, the operator's days are
+parameters as ever; where somebody has, the statements named `..._OWN` look at each account's.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -35,19 +38,28 @@ COUNT_OF = {
     kind: whose(COUNT.format(low=low))
     for kind, low in (("exhaustion", "a.balance + a.credit_limit < 0"), ("threshold", "a.balance <= a.warned_at"), ("upcoming", "false"))
 }
+# The longest of their own days of warning, and all days on which charges to come are announced to somebody else than others.
+OWN_DAYS = whose("""
+SELECT max(d) AS horizon, array_agg(DISTINCT a.upcoming_days) FILTER (WHERE a.upcoming_days IS NOT NULL) AS upcoming
+FROM account a LEFT JOIN LATERAL unnest(a.warning_days) AS d ON true WHERE «a.id» AND (a.warning_days IS NOT NULL OR a.upcoming_days IS NOT NULL)
+""")
 MEMORY = sa.text("SET LOCAL work_mem = '24MB'")
 AFRESH = sa.text("DROP TABLE IF EXISTS pg_temp.at_risk, pg_temp.running_out")
 
 # Who runs out within the warning days, and the stage: new when nothing or a higher one has been told in this episode.
-RUNNING_OUT = sa.text(f"""
+_RUNNING_OUT = f"""
 CREATE TEMP TABLE running_out ON COMMIT DROP AS
 SELECT o.id, o.exhausts_on, o.shortfall, s.stage, CASE WHEN e.is_open THEN e.number ELSE coalesce(e.number, 0) + 1 END AS episode,
     e.is_open IS NOT TRUE OR s.stage < e.stage AS is_new
-FROM ({RUNS_OUT_SQL}) o
-CROSS JOIN LATERAL (SELECT min(days) AS stage FROM unnest(CAST(:warning_days AS int[])) AS days WHERE o.exhausts_on - CAST(:as_of AS date) <= days) s
+FROM ({RUNS_OUT_SQL}) o {{accounts}}
+CROSS JOIN LATERAL (SELECT min(days) AS stage FROM unnest({{days}}) AS days WHERE o.exhausts_on - CAST(:as_of AS date) <= days) s
 LEFT JOIN forecast_episode e ON e.account_id = o.id AND e.kind = 'exhaustion'
 WHERE s.stage IS NOT NULL
-""")
+"""
+RUNNING_OUT = sa.text(_RUNNING_OUT.format(accounts="", days="CAST(:warning_days AS int[])"))
+RUNNING_OUT_OWN = sa.text(
+    _RUNNING_OUT.format(accounts="JOIN account a ON a.id = o.id", days="coalesce(CAST(a.warning_days AS int[]), CAST(:warning_days AS int[]))")
+)
 COUNT_RUNNING_OUT = sa.text("SELECT count(*) FILTER (WHERE is_new) AS told, 0 AS covered, array_agg(id) AS candidates FROM running_out")
 
 _LOW = """
@@ -65,10 +77,21 @@ FROM planned_charge c JOIN charge_calendar(CAST(:due_on AS date), CAST(:due_on A
 WHERE «c.account_id» AND c.announce AND (c.kind <> 'daily' OR :daily) AND {COUNTS}
 GROUP BY c.account_id HAVING sum(c.amount) > 0
 """
-_UNTOLD = f"""{OF_THEM} AND NOT EXISTS (SELECT FROM forecast_hit h WHERE h.account_id = a.id AND h.kind = 'upcoming' AND h.episode = 0 AND h.mark = :mark)"""
-COUNT_UPCOMING = whose(f"""
-SELECT count(*) AS told, 0 AS covered, array_agg(a.id) AS candidates FROM (SELECT c.account_id {_ANNOUNCED}) d JOIN account a ON a.id = d.account_id WHERE {_UNTOLD}
-""")
+_ANNOUNCED_OWN = f"""
+FROM planned_charge c JOIN account o ON o.id = c.account_id JOIN (
+    SELECT d.days, k.key, k.due_on FROM unnest(CAST(:all_days AS int[])) AS d(days)
+    CROSS JOIN LATERAL charge_calendar(CAST(:as_of AS date) + d.days, CAST(:as_of AS date) + d.days) k
+) k ON k.key = c.calendar_key AND k.days = coalesce(o.upcoming_days, CAST(:days AS int))
+WHERE «c.account_id» AND c.announce AND (c.kind <> 'daily' OR :daily) AND {COUNTS}
+GROUP BY c.account_id, k.due_on HAVING sum(c.amount) > 0
+"""
+_UNTOLD = f"{OF_THEM} AND NOT EXISTS (SELECT FROM forecast_hit h WHERE h.account_id = a.id AND h.kind = 'upcoming' AND h.episode = 0 AND h.mark = {{mark}})"
+_COUNT_UPCOMING = """
+SELECT count(*) AS told, 0 AS covered, array_agg(a.id) AS candidates FROM (SELECT {what} {announced}) d JOIN account a ON a.id = d.account_id WHERE {untold}
+"""
+COUNT_UPCOMING = whose(_COUNT_UPCOMING.format(what="c.account_id", announced=_ANNOUNCED, untold=_UNTOLD.format(mark=":mark")))
+_OWN_MARK = "CAST(d.due_on AS text)"
+COUNT_UPCOMING_OWN = whose(_COUNT_UPCOMING.format(what="c.account_id, k.due_on", announced=_ANNOUNCED_OWN, untold=_UNTOLD.format(mark=_OWN_MARK)))
 
 _FOUND = """
 CREATE TEMP TABLE found ON COMMIT DROP AS
@@ -113,23 +136,30 @@ FOUND_THRESHOLD = whose(
     )
     + _LOW.format(them=OF_THEM)
 )
-FOUND_UPCOMING = whose(
-    _FOUND.format(
-        episode="0",
-        mark="CAST(:mark AS text)",
-        stage="CAST(NULL AS int)",
-        covered="false",
-        data="'due_on', CAST(:due_on AS date), 'total', CAST(d.total AS text), 'charges', d.charges",
-        inputs="'charges', d.many",
-    )
-    + f"""
+
+
+def _found_upcoming(what: str, announced: str, due_on: str, mark: str) -> dict[str, sa.TextClause]:
+    return whose(
+        _FOUND.format(
+            episode="0",
+            mark=mark,
+            stage="CAST(NULL AS int)",
+            covered="false",
+            data=f"'due_on', {due_on}, 'total', CAST(d.total AS text), 'charges', d.charges",
+            inputs="'charges', d.many",
+        )
+        + f"""
 FROM (
-    SELECT c.account_id, sum(c.amount) AS total, count(*) AS many, to_jsonb((array_agg(
+    SELECT {what}, sum(c.amount) AS total, count(*) AS many, to_jsonb((array_agg(
         jsonb_build_object('id', c.external_id, 'title', c.title, 'amount', CAST(c.amount AS text)) ORDER BY c.external_id
-    ))[1\\:{LISTED}]) AS charges {_ANNOUNCED}
-) d JOIN account a ON a.id = d.account_id WHERE {_UNTOLD}
+    ))[1\\:{LISTED}]) AS charges {announced}
+) d JOIN account a ON a.id = d.account_id WHERE {_UNTOLD.format(mark=mark)}
 """
-)
+    )
+
+
+FOUND_UPCOMING = _found_upcoming("c.account_id", _ANNOUNCED, "CAST(:due_on AS date)", "CAST(:mark AS text)")
+FOUND_UPCOMING_OWN = _found_upcoming("c.account_id, k.due_on", _ANNOUNCED_OWN, "d.due_on", _OWN_MARK)
 FOUND = sa.text("SELECT account_id, kind, episode, mark, as_of, data, inputs, stage, covered FROM found ORDER BY n")
 
 
@@ -147,6 +177,15 @@ class Wanted:
     def horizon(self) -> int:
         return max(self.warning_days)
 
+    def of(self, account: Any) -> "Wanted":
+        """With the account's own days where it has any (`warning_days`, `upcoming_days` of its row)."""
+        if account.warning_days is None and account.upcoming_days is None:
+            return self
+        days, upcoming = account.warning_days, account.upcoming_days
+        return replace(
+            self, warning_days=self.warning_days if days is None else tuple(days), upcoming_days=self.upcoming_days if upcoming is None else upcoming
+        )
+
     def fresh(self, moment: datetime) -> datetime:
         """Balances older than this are not spoken of."""
         return moment - self.stale_after if self.stale_after else datetime.min.replace(tzinfo=moment.tzinfo)
@@ -163,6 +202,14 @@ def wanted_from(settings: Mapping[str, Mapping[str, Any]]) -> Wanted:
         timedelta(days=stale) if stale else None,
         settings.get(TYPES["threshold"], {}).get("at_once_share", SHARE),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """The days of their own that the accounts of a slice have, beside the operator's. `horizon` 0: none has any of warning."""
+
+    horizon: int = 0
+    upcoming: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,49 +241,61 @@ class Counted:
 
 async def count(session: Executor, kind: str, span: Span, as_of: date, wanted: Wanted, moment: datetime) -> Counted:
     """How many are to be told in a slice. The session's snapshot is what it is counted from."""
-    way, values = span.way, span.values | _asked(kind, as_of, wanted, moment)
+    own = await _own(session, kind, span)
+    way, values = span.way, span.values | _asked(kind, as_of, wanted, own, moment)
     await session.execute(MEMORY)
     every = (await session.execute(COUNT_OF[kind][way], values)).one()
     low = {"low": every.low or []}
     if kind == "exhaustion":
-        await _run_out(session, AT_RISK[way], values | low)
+        await _run_out(session, AT_RISK[way], values | low, own)
         found = (await session.execute(COUNT_RUNNING_OUT)).one()
     elif kind == "threshold":
         found = (await session.execute(COUNT_LOW, values | low)).one()
     else:
-        found = (await session.execute(COUNT_UPCOMING[way], values)).one()
+        found = (await session.execute((COUNT_UPCOMING_OWN if own.upcoming else COUNT_UPCOMING)[way], values)).one()
     return Counted(every.active, every.frozen, every.stale, found.told, found.covered, found.candidates or [])
 
 
 async def find(session: Executor, kind: str, them: Span | These, as_of: date, wanted: Wanted, moment: datetime) -> None:
     """Leave those who are to be told in the temporary table `found`."""
-    values = them.values | _asked(kind, as_of, wanted, moment)
+    own = await _own(session, kind, them)
+    values = them.values | _asked(kind, as_of, wanted, own, moment)
     if kind == "exhaustion":
         if isinstance(them, Span):
             every = (await session.execute(COUNT_OF[kind][them.way], values)).one()
             values |= {"low": every.low or []}
-        await _run_out(session, AT_RISK[them.way] if isinstance(them, Span) else ALL_OF_THEM, values)
+        await _run_out(session, AT_RISK[them.way] if isinstance(them, Span) else ALL_OF_THEM, values, own)
         await session.execute(FOUND_EXHAUSTION, values)
     else:
-        await session.execute((FOUND_THRESHOLD if kind == "threshold" else FOUND_UPCOMING)[them.way], values)
+        upcoming = FOUND_UPCOMING_OWN if own.upcoming else FOUND_UPCOMING
+        await session.execute((FOUND_THRESHOLD if kind == "threshold" else upcoming)[them.way], values)
 
 
 async def hits_found(session: Executor) -> list[Hit]:
     return [Hit(*row) for row in (await session.execute(FOUND)).all()]
 
 
-def _asked(kind: str, as_of: date, wanted: Wanted, moment: datetime) -> dict[str, Any]:
+async def _own(session: Executor, kind: str, them: Span | These) -> Own:
+    if kind == "threshold":
+        return Own()
+    found = (await session.execute(OWN_DAYS[them.way], them.values)).one()
+    return Own(found.horizon or 0, tuple(found.upcoming or ()))
+
+
+def _asked(kind: str, as_of: date, wanted: Wanted, own: Own, moment: datetime) -> dict[str, Any]:
     due_on = as_of + timedelta(days=wanted.upcoming_days)
     asked: dict[str, Any] = {"as_of": as_of, "fresh": wanted.fresh(moment), "kind": kind, "type": TYPES[kind], "rules": RULES}
     if kind == "exhaustion":
-        asked |= {"upto": as_of + timedelta(days=wanted.horizon), "ends": period_end(as_of), "warning_days": list(wanted.warning_days)}
+        asked |= {"upto": as_of + timedelta(days=max(wanted.horizon, own.horizon)), "ends": period_end(as_of), "warning_days": list(wanted.warning_days)}
     elif kind == "upcoming":
-        asked |= {"due_on": due_on, "mark": due_on.isoformat(), "daily": wanted.upcoming_daily}
+        asked |= {"daily": wanted.upcoming_daily}
+        every = {"days": wanted.upcoming_days, "all_days": sorted({wanted.upcoming_days, *own.upcoming})}
+        asked |= every if own.upcoming else {"due_on": due_on, "mark": due_on.isoformat()}
     return asked
 
 
-async def _run_out(session: Executor, at_risk: sa.TextClause, values: dict[str, Any]) -> None:
+async def _run_out(session: Executor, at_risk: sa.TextClause, values: dict[str, Any], own: Own) -> None:
     await session.execute(AFRESH)
     await session.execute(at_risk, values)
     await session.execute(ANALYZE)
-    await session.execute(RUNNING_OUT, values)
+    await session.execute(RUNNING_OUT_OWN if own.horizon else RUNNING_OUT, values)

@@ -76,7 +76,7 @@ UNION ALL SELECT 'upcoming', mark FROM forecast_hit WHERE account_id = :account 
 
 async def forecast(session: AsyncSession, account: Any, as_of: date, days: int, wanted: Wanted, moment: datetime) -> Forecast:
     """The forecast of an account (its row) for so many days from as_of, both ends in."""
-    upto = as_of + timedelta(days=days)
+    upto, wanted = as_of + timedelta(days=days), wanted.of(account)
     account_id: UUID = account.id
     # A notice within these days may speak of a day behind them.
     seen = max(upto + timedelta(days=max(wanted.horizon, wanted.upcoming_days)), period_end(as_of))

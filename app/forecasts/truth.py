@@ -22,7 +22,8 @@ REMINDERS = frozenset({*TYPES.values(), RESTORED})
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a reminder says: its type and data, and the account (id, status, balance, balance_as_of, credit_limit, threshold) with the day in its zone."""
+    """What a reminder says: its type and data, and the account (id, status, balance, balance_as_of, credit_limit, threshold, warning_days, upcoming_days) with the
+    day in its zone."""
 
     type: str
     data: dict[str, Any]
@@ -74,8 +75,10 @@ async def _when_money_ends(
     session: Executor, claims: Sequence[Claim], day: date, places: Sequence[int], wanted: Wanted, answers: list[dict[str, Any] | None]
 ) -> None:
     accounts = [claims[n].account for n in places]
-    out = await runs_out_of(session, [(account.id, account.balance + account.credit_limit) for account in accounts], day, wanted.horizon)
-    warned = {ref: found for ref, found in out.items() if stage_of((found.exhausts_on - day).days, wanted.warning_days) is not None}
+    days = [wanted.of(account).warning_days for account in accounts]
+    horizon = max(max(own) for own in days)
+    out = await runs_out_of(session, [(account.id, account.balance + account.credit_limit) for account in accounts], day, horizon)
+    warned = {ref: found for ref, found in out.items() if stage_of((found.exhausts_on - day).days, days[ref]) is not None}
     told = [ref for ref in warned if claims[places[ref]].type != RESTORED]
     upto = max([period_end(day), *(warned[ref].exhausts_on for ref in told)])
     due = await due_of(session, [accounts[ref].id for ref in told], day, upto)

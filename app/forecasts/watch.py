@@ -133,7 +133,7 @@ async def _walk_exhaustion(session: Executor, accounts: Sequence[Watched], cross
     asked += [(item, item.balances[-1]) for item in crossed if not item.spells["exhaustion"].is_open]
     found: dict[UUID, Ending | None] = {}
     for (item, _), out in zip(asked, await _runs_out(session, asked, wanted), strict=True):
-        stage = stage_of((out.exhausts_on - item.today).days, wanted.warning_days) if out else None
+        stage = stage_of((out.exhausts_on - item.today).days, wanted.of(item.account).warning_days) if out else None
         found[item.account.id] = (stage, out) if stage is not None and out is not None else None
         if stage is None:
             item.spells["exhaustion"].close()
@@ -147,7 +147,8 @@ async def _runs_out(session: Executor, asked: Sequence[tuple[Watched, Decimal]],
     found: list[RunsOut | None] = [None] * len(asked)
     for day, places in by_day.items():
         those = [(asked[n][0].account.id, asked[n][1] + asked[n][0].account.credit_limit) for n in places]
-        for ref, out in (await runs_out_of(session, those, day, wanted.horizon)).items():
+        horizon = max(wanted.of(asked[n][0].account).horizon for n in places)
+        for ref, out in (await runs_out_of(session, those, day, horizon)).items():
             found[places[ref]] = out
     return found
 

@@ -303,6 +303,11 @@ class Profile(BaseModel):
         default_factory=lambda: ["START", "СТАРТ", "ПОДПИСАТЬСЯ", "ПОДПИСКА"], max_length=50, description="an SMS of this word alone allows them again"
     )
 
+    @property
+    def expects_receipts(self) -> bool:
+        """Whether a receipt is asked for whatever comes of a message (registered_delivery: SMPP 3.4, 5.2.17), and can come in."""
+        return self.registered_delivery & 0x03 == 0x01 and self.bind_mode != "tx"
+
     @model_validator(mode="before")
     @classmethod
     def _known_keys_and_no_secrets(cls, value: Any) -> Any:

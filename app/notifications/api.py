@@ -15,6 +15,7 @@ from app.accounts.quiet import QuietHoursNow
 from app.accounts.suppressions import is_barred
 from app.accounts.window import Opening, next_open, open_until
 from app.catalogue.registry import Catalogue
+from app.catalogue.types import VERIFICATION
 from app.core import audit
 from app.core.auth import MayReadMessages, MayWriteMessages
 from app.core.clock import now
@@ -29,6 +30,7 @@ from app.gateways.router import Road
 from app.notifications.audience import ORDINARY, URGENT, Around, Reached, Told, why_closed
 from app.notifications.ending import close
 from app.notifications.history import HistoryLine, history_of
+from app.notifications.one_time import readable
 from app.notifications.plan import ACCOUNTS, zone_of
 from app.notifications.rows import Rows, recut_for
 from app.notifications.states import State
@@ -38,17 +40,20 @@ from app.rendering.compose import Composed
 router = APIRouter(prefix="/messages", tags=["messages"], route_class=Guarded)
 
 # While a message has a line in the outbox, that line knows its state.
-SHOWN = """
+SHOWN = f"""
 SELECT m.id, a.number AS account, m.type, m.channel, m.address, coalesce(o.gateway, m.gateway) AS gateway, m.route, m.sender, coalesce(o.state, m.state) AS state,
-       CASE WHEN o.message_id IS NULL THEN m.reason ELSE o.reason END AS reason, m.subject, m.text, m.parts AS segments,
-       coalesce(o.not_before, m.not_before) AS not_before, coalesce(o.expires_at, m.expires_at) AS expires_at, m.updated_at, m.resend_of, m.event_id, m.urgent
+       CASE WHEN o.message_id IS NULL THEN m.reason ELSE o.reason END AS reason, {readable("m.subject")} AS subject, {readable("m.text")} AS text, m.parts AS segments,
+       coalesce(o.not_before, m.not_before) AS not_before, coalesce(o.expires_at, m.expires_at) AS expires_at, m.updated_at, m.resend_of, m.event_id, m.urgent,
+       o.after_message AS after
 FROM message m LEFT JOIN outbox o ON o.message_id = m.id LEFT JOIN account a ON a.id = m.account_id
 """
 ATTRIBUTES = sa.text("SELECT CAST(attributes AS text) FROM account WHERE id = :id")
 
 
 class MessageOut(BaseModel):
-    """`account` is null after its erasure. `segments` are the parts that are billed; null for e-mail. `route` and `sender`: of the route that was taken."""
+    """`account` is null after its erasure. `segments` are the parts that are billed; null for e-mail. `route` and `sender`: of the route that was taken.
+
+    While it waits, `not_before` is when it will go; `after`: it waits for what becomes of that message, too, and will not go at all when that one arrives."""
 
     id: UUID
     account: str | None
@@ -69,6 +74,7 @@ class MessageOut(BaseModel):
     updated_at: datetime
     event_id: UUID | None
     resend_of: UUID | None
+    after: UUID | None
 
 
 class MessageWithHistory(MessageOut):
@@ -174,6 +180,8 @@ async def resend_message(message_id: UUID, caller: MayWriteMessages, session: Se
         raise Conflict("It has not been sent yet.", code="not_sent_yet")
     if not old.address:
         raise Conflict("Its contents were erased.", code="erased")
+    if old.type == VERIFICATION:
+        raise Conflict("Its code is known to nobody any more: the subscriber asks for another one in his cabinet.", code="one_time_code")
     account = (await session.execute(ACCOUNTS, {"ids": [old.account_id]})).one()
     settings, moment, catalogue = request.app.state.settings, now(), Catalogue()
     quiet = QuietHoursNow(settings.quiet)

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from app.accounts.preferences import NOTHING, Preferences, refusal
 from app.accounts.window import Opening, Quiet, next_open, open_until
 from app.catalogue.registry import TypeRules
+from app.catalogue.types import VERIFICATION
 
 URGENT, ORDINARY = 0, 1
 
@@ -32,6 +33,7 @@ class Skipped:
     channel: str | None
     contact_id: UUID | None
     reason: str
+    detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Told:
     expires_at: datetime
     priority: int
     waits: str | None = None  # what for, when not_before is to come
+    coalesce_key: str | None = None  # by which later events of the same find it
 
 
 Choice = Told | Skipped
@@ -85,7 +88,7 @@ def _choice(rules: TypeRules, contact: Reached, around: Around) -> Choice:
 
 def contact_refusal(rules: TypeRules, contact: Reached, chosen: Preferences) -> str | None:
     """Why this contact is not told of this type, if so."""
-    if not contact.verified:
+    if not contact.verified and rules.code != VERIFICATION:  # which is for those alone
         return "not_verified"
     if is_barred(rules, contact):
         return "suppressed"
@@ -93,8 +96,9 @@ def contact_refusal(rules: TypeRules, contact: Reached, chosen: Preferences) -> 
 
 
 def is_barred(rules: TypeRules, contact: Reached) -> bool:
-    """Whether a suppression keeps this type away. What the operator must tell goes against anybody's wish, but not to where nobody is."""
-    return contact.dead or (contact.suppressed and not rules.mandatory)
+    """Whether a suppression keeps this type away. What the operator must tell goes against anybody's wish, but not to where nobody is; a code that some
+    subscriber asks for does not."""
+    return contact.dead or (contact.suppressed and (not rules.mandatory or rules.code == VERIFICATION))
 
 
 def whole_refusal(rules: TypeRules | None, status: str, event_time: datetime, now: datetime) -> str | None:
@@ -134,4 +138,4 @@ def skipped_decision(code: str, choice: Skipped) -> dict[str, Any]:
         "contact_id": str(choice.contact_id) if choice.contact_id else None,
         "outcome": "skipped",
         "reason": choice.reason,
-    }
+    } | ({"detail": choice.detail} if choice.detail is not None else {})

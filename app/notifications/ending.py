@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from app.core import metrics
 from app.core.db import Executor
 from app.core.ids import new_id
+from app.notifications.caps import give_back
 from app.notifications.rows import CHANGES
 from app.notifications.states import State
 
@@ -19,7 +20,7 @@ WITH gone AS (DELETE FROM outbox WHERE message_id = ANY(CAST(:ids AS uuid[])) AN
 UPDATE message m SET state = CASE WHEN gone.resent THEN :doubt ELSE :state END, reason = CASE WHEN gone.resent THEN 'no_answer' ELSE :reason END,
        updated_at = :now
 FROM gone WHERE m.id = gone.message_id AND m.id = ANY(ARRAY(SELECT message_id FROM gone))
-RETURNING m.id, m.channel, m.gateway, m.type, m.state, m.reason, gone.resent
+RETURNING m.id, m.event_id, m.channel, m.gateway, m.type, m.state, m.reason, gone.resent
 """)
 
 
@@ -30,6 +31,7 @@ async def close(session: Executor, ids: Sequence[UUID], state: State, reason: st
     values = {"ids": list(ids), "states": [State.HELD.value, State.QUEUED.value], "state": state.value, "reason": reason, "doubt": State.UNKNOWN.value}
     rows = (await session.execute(CLOSE, values | {"now": moment})).all()
     await CHANGES.run(session, [(new_id(), row.id, moment, row.state, row.reason, (detail or reason) if row.resent else detail) for row in rows])
+    await give_back(session, [row.event_id for row in rows if row.event_id is not None and not row.resent])
     for row in rows:
         metrics.MESSAGES.labels(row.channel, row.gateway or "none", row.type, row.state).inc()
     return [row.id for row in rows]

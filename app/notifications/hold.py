@@ -27,11 +27,15 @@ from app.core.wakeups import Wakeups
 from app.gateways.operators import operators_of
 from app.gateways.roads import Roads
 from app.gateways.router import NO_ATTRIBUTES
-from app.notifications.audience import Around, Reached, contact_refusal, why_closed
+from app.notifications.audience import URGENT, Around, Reached, contact_refusal, why_closed
+from app.notifications.coalesce import News, news_of
+from app.notifications.delivery import FALLBACK, Cancel, Wait, spread_over
 from app.notifications.ending import close
+from app.notifications.follow import judged, move_along
+from app.notifications.links import Links
 from app.notifications.plan import ACCOUNTS, CHOSEN, zone_of
 from app.notifications.reminders import is_ours, still_true, until_midnight
-from app.notifications.reroute import Rerouting
+from app.notifications.reroute import PRIORITIES, Rerouting
 from app.notifications.rows import CHANGES, recut_for
 from app.notifications.states import State
 from app.notifications.stops import UNSTOPPED
@@ -42,14 +46,19 @@ log = structlog.get_logger()
 BATCH = 500
 NO_HOURS = timedelta(hours=1)
 
+# The urgent first, then the oldest: each priority is a range of its own in the index, and only what is taken is locked.
 DUE = sa.text(f"""
-SELECT message_id FROM outbox o WHERE state = 'held' AND stopped_at IS NULL AND not_before <= now() AND expires_at > now() AND {UNSTOPPED}
-ORDER BY not_before LIMIT :batch FOR UPDATE SKIP LOCKED
+SELECT d.message_id FROM unnest(CAST(:priorities AS smallint[])) AS p(priority) CROSS JOIN LATERAL (
+    SELECT message_id FROM outbox o
+    WHERE state = 'held' AND stopped_at IS NULL AND priority = p.priority AND not_before <= now() AND expires_at > now() AND {UNSTOPPED}
+    ORDER BY not_before FOR UPDATE SKIP LOCKED
+) d LIMIT :batch
 """)
 HELD = sa.text(f"""
 WITH barred AS MATERIALIZED ({barred("SELECT address FROM message WHERE id = ANY(CAST(:ids AS uuid[]))")})
 SELECT m.id, m.account_id, m.event_id, m.type, m.channel, m.contact_id, m.address, m.subject, m.text, m.html, m.locale, m.template_id, m.template_version, m.encoding, m.parts,
-       e.source, e.time, CASE WHEN m.resend_of IS NULL THEN CAST(e.data AS text) END AS data, c.label, b.dead, c.id IS NULL AS contact_gone, c.origin = 'billing' OR c.verified_at IS NOT NULL AS verified, o.resent, o.gateway
+       e.source, e.time, CASE WHEN m.resend_of IS NULL THEN CAST(e.data AS text) END AS data, c.label, b.dead, c.id IS NULL AS contact_gone, c.origin = 'billing' OR c.verified_at IS NOT NULL AS verified, o.resent, o.gateway,
+       m.leads, o.priority, o.after_message, o.message_id, EXISTS (SELECT FROM notification_event n WHERE n.message_id = m.id) AS is_joined
 FROM message m JOIN outbox o ON o.message_id = m.id LEFT JOIN event e ON e.id = m.event_id LEFT JOIN contact c ON c.id = m.contact_id
 LEFT JOIN barred b ON b.channel = m.channel AND b.address = m.address
 WHERE m.id = ANY(CAST(:ids AS uuid[])) AND o.message_id = ANY(CAST(:ids AS uuid[])) ORDER BY m.id
@@ -63,22 +72,22 @@ FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS text[]), CAST(:c2 AS text[]), CAST(
 WHERE m.id = v.id
 """)
 QUEUE = sa.text("""
-UPDATE outbox o SET state = 'queued', reason = NULL, gateway = v.gateway, parts = v.parts, send_until = v.send_until, not_before = :now
+UPDATE outbox o SET state = 'queued', reason = NULL, coalesce_key = NULL, gateway = v.gateway, parts = v.parts, send_until = v.send_until, not_before = :now
 FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS text[]), CAST(:c2 AS smallint[]), CAST(:c3 AS timestamptz[])) AS v(id, gateway, parts, send_until)
 WHERE o.message_id = v.id AND o.state = 'held'
 """)
-# A budget ends at midnight, and a stop at any hour: what they held is not to expire in the night that follows.
+# A budget ends at midnight, and a stop at any hour: what they held is not to expire in the night that follows; nor is what waits for a message that waits.
 HOLD_ON = sa.text("""
 WITH held AS (
     UPDATE outbox o SET reason = v.reason, not_before = v.not_before, send_until = v.send_until,
-           expires_at = CASE WHEN o.reason IN ('budget', 'stopped') THEN o.expires_at + (v.not_before - CAST(:now AS timestamptz)) ELSE o.expires_at END
+           expires_at = CASE WHEN o.reason IN ('budget', 'stopped') OR v.reason = 'fallback' THEN o.expires_at + (v.not_before - CAST(:now AS timestamptz)) ELSE o.expires_at END
     FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS timestamptz[]), CAST(:c2 AS timestamptz[]), CAST(:c3 AS text[])) AS v(id, not_before, send_until, reason)
     WHERE o.message_id = v.id AND o.state = 'held' RETURNING o.message_id, o.expires_at
 )
 UPDATE message m SET expires_at = held.expires_at FROM held WHERE m.id = held.message_id AND m.expires_at <> held.expires_at
 """)
 LATE = sa.text(f"""
-SELECT o.message_id, o.not_before, m.type, m.channel, m.contact_id, (SELECT source FROM event WHERE id = m.event_id) AS source, a.timezone, {CHOSEN} AS chosen_json
+SELECT o.message_id, o.not_before, o.priority, m.type, m.channel, m.contact_id, m.leads, (SELECT source FROM event WHERE id = m.event_id) AS source, a.timezone, {CHOSEN} AS chosen_json
 FROM outbox o JOIN message m ON m.id = o.message_id JOIN account a ON a.id = m.account_id
 WHERE o.state = 'queued' AND o.send_until <= now() AND o.expires_at > now() AND {UNSTOPPED} LIMIT :batch FOR UPDATE OF o SKIP LOCKED
 """)
@@ -109,13 +118,14 @@ class Holding:
         self._database, self._settings, self._wakeups = database, settings, wakeups
         self._catalogue, self._templates, self._roads = Catalogue(), Templates(settings.locale), Roads()
         self._quiet = QuietHoursNow(settings.quiet)
+        self._spread = timedelta(seconds=settings.release_spread_seconds)
         self._rerouting = Rerouting(database, wakeups)
-        self._links = {"cabinet": settings.cabinet_url}
+        self._links = Links(settings)
 
     async def release(self) -> int:
         """What is due goes into the queue, in the words of now."""
         async with self._database.transaction() as session:
-            ids = list((await session.execute(DUE, {"batch": BATCH})).scalars())
+            ids = list((await session.execute(DUE, {"batch": BATCH, "priorities": list(PRIORITIES)})).scalars())
             if not ids:
                 return 0
             await self._catalogue.refresh(session)
@@ -129,18 +139,26 @@ class Holding:
             refused = {row.id: self._refusal(row, accounts) for row in rows}
             fresh = await self._true_ones(session, [row for row in rows if not refused[row.id]], accounts)
             refused |= {message_id: "resolved" for message_id, data in fresh.items() if data is None or self._is_stale_repeat(rows_by_id[message_id], data)}
+            followers = [row for row in rows if row.after_message is not None and not refused[row.id]]
+            verdicts = await judged(session, followers, self._catalogue, moment, is_over=True)
+            refused |= {message_id: said.reason for message_id, said in verdicts.items() if isinstance(said, Cancel)}
             for reason in {reason for reason in refused.values() if reason}:
                 await close(session, [message_id for message_id, why in refused.items() if why == reason], State.CANCELLED, reason, moment)
-            wanted, again, until = [], [], dict[UUID, datetime | None]()
+            wanted, again, until = [], list[tuple[UUID, datetime, datetime | None, str | None]](), dict[UUID, datetime | None]()
             for row in (row for row in rows if not refused[row.id]):
-                when = self._when(row, accounts[row.account_id], moment)
-                if when.begins > moment:  # nobody has swept for hours, and by now it is quiet once more
+                when, said = self._when(row, accounts[row.account_id], moment), verdicts.get(row.id)
+                if isinstance(said, Wait) and said.until is not None:
+                    again.append((row.id, said.until, None, FALLBACK))
+                elif when.begins > moment:  # nobody has swept for hours, and by now it is quiet once more
                     again.append((row.id, when.begins, when.until, when.waits))
                 else:
                     wanted.append(row)
                     until[row.id] = when.until
             if again:
                 await session.execute(HOLD_ON, columns(again) | {"now": moment})
+            goes = dict.fromkeys(until, moment) | {message_id: begins for message_id, begins, _, _ in again}
+            await move_along(session, {row.id: goes[row.id] for row in rows if row.leads and row.id in goes}, self._catalogue)
+            news = await news_of(session, [row for row in wanted if row.is_joined and row.data is not None])
             rewritten, queued, queues = [], [], set[str]()
             for row in wanted:
                 account = accounts[row.account_id]
@@ -149,7 +167,7 @@ class Holding:
                     continue
                 attributes = orjson.loads(account.attributes_json) if router.asks_attributes else NO_ATTRIBUTES
                 road = router.choose(row.channel, row.type, row.address, row.account_id, attributes, operators.get(row.address))
-                words = recut_for(road, self._words(row, account, moment, fresh.get(row.id)))
+                words = recut_for(road, self._words(row, account, moment, fresh.get(row.id), news.get(row.id)))
                 by = (road.name, road.route, road.sender, road.price) if road else (None, None, None, None)
                 rewritten.append(
                     (row.id, words.subject, words.text, words.html, words.locale, words.template_id, words.version, words.encoding, words.parts, *by)
@@ -160,7 +178,7 @@ class Holding:
                 await session.execute(REWRITE, columns(rewritten) | {"now": moment})
             if wanted:
                 await session.execute(QUEUE, columns(queued) | {"now": moment})
-                await CHANGES.run(session, [(new_id(), row.id, moment, State.QUEUED.value, "released", None) for row in wanted])
+                await CHANGES.run(session, [(new_id(), row.id, moment, State.QUEUED.value, "released", said_of(news.get(row.id))) for row in wanted])
         self._wakeups.wake(*queues)
         return len(rows)
 
@@ -189,7 +207,7 @@ class Holding:
         """A second try after a silence goes in the same words, or not at all."""
         return bool(row.resent) and fresh != orjson.loads(row.data)
 
-    def _words(self, row: Any, account: Any, moment: datetime, fresh: dict[str, Any] | None = None) -> Composed:
+    def _words(self, row: Any, account: Any, moment: datetime, fresh: dict[str, Any] | None = None, news: News | None = None) -> Composed:
         """The words of now; where they cannot be had any more, those that were planned."""
         planned = Composed(
             template_id=row.template_id,
@@ -205,7 +223,9 @@ class Holding:
             return planned
         try:
             contact = Reached(row.contact_id, row.channel, row.address, row.label, suppressed=False)
-            said = variables(account, contact, row.type, row.time, fresh or orjson.loads(row.data), moment, self._links)
+            links = self._links.of(self._templates, self._catalogue.types.get(row.type), row.account_id, contact)
+            news = news or News(row.time, fresh or orjson.loads(row.data))
+            said = variables(account, contact, row.type, news.time, news.data, moment, links, earlier=news.earlier)
             return self._templates.compose(row.type, row.channel, read(account.chosen_json).locale or account.locale, said)
         except (NoTemplate, RenderFailed) as error:
             log.warning("released_as_planned", type=row.type, message_id=str(row.id), error=type(error).__name__)
@@ -221,6 +241,8 @@ class Holding:
             begins = moment + NO_HOURS
         until = open_until(begins, opening)
         waits = why_closed(moment, opening) if begins > moment else None
+        if self._spread and waits is not None and row.priority != URGENT:
+            begins += spread_over(row.message_id, begins, until, self._spread)
         return When(begins, until_midnight(until, begins, zone) if is_ours(row.type, row.source) else until, waits)
 
     async def put_off(self) -> int:
@@ -237,6 +259,8 @@ class Holding:
                 when = self._when(row, row, max(moment, row.not_before))
                 moved.append((row.message_id, when.begins, when.until, when.waits or "outdated"))
             await session.execute(PUT_OFF, columns(moved))
+            begins = {message_id: begins for message_id, begins, _, _ in moved}
+            await move_along(session, {row.message_id: begins[row.message_id] for row in rows if row.leads}, self._catalogue)
             await CHANGES.run(session, [(new_id(), message_id, moment, State.HELD.value, reason, None) for message_id, _, _, reason in moved])
         return len(rows)
 
@@ -251,6 +275,11 @@ class Holding:
     async def reroute(self) -> int:
         """What is queued on a gateway that is gone, disabled, paused, lost or failing takes another one."""
         return await self._rerouting.run()
+
+
+def said_of(news: News | None) -> str | None:
+    """In a message's history: of how many events it tells."""
+    return f"{news.count} events" if news is not None else None
 
 
 def columns(rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:

@@ -65,7 +65,7 @@ class Message(SQLModel, table=True):
     encoding: str | None = Field(default=None, max_length=8)
     parts: int = Field(default=1, sa_type=sa.SmallInteger)
     resend_of: UUID | None = None
-    leads: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})  # another message waits for what becomes of it
+    leads: bool | None = None  # others may wait for what becomes of it; nothing: nobody does
     updated_at: datetime = moment()
 
 
@@ -75,7 +75,7 @@ class Outbox(SQLModel, table=True):
     __tablename__ = "outbox"
     __table_args__ = (
         sa.Index("ix_outbox_claim", "gateway", "priority", "not_before", "message_id", postgresql_where=sa.text("state = 'queued'")),
-        sa.Index("ix_outbox_held", "not_before", postgresql_where=sa.text("state = 'held' AND stopped_at IS NULL")),
+        sa.Index("ix_outbox_held", "priority", "not_before", postgresql_where=sa.text("state = 'held' AND stopped_at IS NULL")),
         sa.Index("ix_outbox_stopped", "stopped_at", postgresql_where=sa.text("stopped_at IS NOT NULL")),
         sa.Index("ix_outbox_coalesce_key", "coalesce_key", unique=True, postgresql_where=sa.text("coalesce_key IS NOT NULL AND state = 'held'")),
         sa.Index("ix_outbox_after_message", "after_message", postgresql_where=sa.text("after_message IS NOT NULL")),
@@ -113,12 +113,13 @@ class Outbox(SQLModel, table=True):
 
 
 class NotificationEvent(SQLModel, table=True):
-    """An event that is told by the message of another one, the leader: five services connected together are one SMS."""
+    """An event that is told by the message of an earlier one: five services connected together are one SMS. By message, for an event may join what waits
+    for one contact and come too late for another's."""
 
     __tablename__ = "notification_event"
 
     event_id: UUID = Field(primary_key=True)
-    leader_id: UUID = Field(index=True)
+    message_id: UUID = Field(primary_key=True, index=True)
 
 
 class FollowUp(SQLModel, table=True):

@@ -8,7 +8,7 @@ If the process dies anywhere, the transaction never was, and the events wait on.
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -30,13 +30,18 @@ from app.core import metrics
 from app.core.clock import now as clock
 from app.core.config import Settings
 from app.core.db import Database, is_away, is_conflict
+from app.core.ids import new_id
 from app.core.wakeups import Wakeups
 from app.forecasts.truth import REMINDERS
 from app.forecasts.watch import EPISODES_OF, concerns
 from app.gateways.operators import operators_of
 from app.gateways.roads import ROADS, Roads
 from app.gateways.router import NO_ATTRIBUTES, Router
-from app.notifications.audience import Around, Reached, Skipped, choose, skipped_decision
+from app.notifications.audience import Around, Reached, Skipped, Told, choose, skipped_decision
+from app.notifications.caps import CAPS, Counted, limits_in, weightiest_first
+from app.notifications.coalesce import Joined, Together
+from app.notifications.delivery import course_of, spread
+from app.notifications.links import Links
 from app.notifications.reminders import Moved, balances_moved, is_ours, still_true, supersede, until_midnight, without_doubles
 from app.notifications.rows import Rows, cut_for
 from app.notifications.states import State
@@ -55,7 +60,8 @@ CHOSEN = "(SELECT CAST(p.document AS text) FROM account_preference p WHERE p.acc
 TAKE = sa.text(f"""
 WITH due AS MATERIALIZED (
     SELECT a.* FROM (SELECT account_id FROM event_waiting ORDER BY event_id) w CROSS JOIN LATERAL (
-        SELECT id, number, name, status, balance, balance_as_of, credit_limit, currency, locale, timezone, tariff, warned_at AS threshold, CAST(attributes AS text) AS attributes_json,
+        SELECT id, number, name, status, balance, balance_as_of, credit_limit, currency, locale, timezone, tariff, warned_at AS threshold, warning_days,
+               upcoming_days, CAST(attributes AS text) AS attributes_json,
                {EPISODES_OF} AS episodes, {CHOSEN} AS chosen_json
         FROM account a WHERE id = w.account_id FOR NO KEY UPDATE SKIP LOCKED
     ) a LIMIT :batch
@@ -72,11 +78,11 @@ WHERE e.id = ANY(ARRAY(SELECT event_id FROM taken)) ORDER BY e.account_id, e.tim
 # Has anything changed that decides? Types, templates, roads and stops in one round trip.
 LOOK = sa.text(f"""
 SELECT t.number AS types, t.revisions AS types_revision, w.number AS templates, w.revisions AS templates_revision,
-       ({ROADS}) AS roads, {STOPS} AS stops, ({QUIET_STAMP}) AS quiet
+       ({ROADS}) AS roads, {STOPS} AS stops, ({QUIET_STAMP}) AS quiet, {CAPS} AS caps
 FROM ({TYPES_STAMP.text}) AS t(number, revisions), ({TEMPLATES_STAMP.text}) AS w(number, revisions)
 """)
 ACCOUNTS = sa.text(f"""
-SELECT id, number, name, status, balance, balance_as_of, credit_limit, currency, locale, timezone, tariff, warned_at AS threshold,
+SELECT id, number, name, status, balance, balance_as_of, credit_limit, currency, locale, timezone, tariff, warned_at AS threshold, warning_days, upcoming_days,
        CAST(attributes AS text) AS attributes_json, {CHOSEN} AS chosen_json
 FROM account a WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
@@ -116,7 +122,7 @@ class Planner:
         self._database, self._settings, self._wakeups = database, settings, wakeups
         self._catalogue, self._templates, self._roads = Catalogue(), Templates(settings.locale), Roads()
         self._quiet = QuietHoursNow(settings.quiet)
-        self._links = {"cabinet": settings.cabinet_url}
+        self._links, self._spread = Links(settings), timedelta(seconds=settings.release_spread_seconds)
 
     async def plan(self, batch: int = BATCH) -> int:
         """Plan one batch. How many events it had; 0 when nothing waits (or others are at it)."""
@@ -185,12 +191,15 @@ class Planner:
             rows.decide(event.id, event.account.id, event.type, [skipped_decision(event.type, Skipped(None, None, "resolved"))], now)
         for event in doubles:
             rows.decide(event.id, event.account.id, event.type, [skipped_decision(event.type, Skipped(None, None, "duplicate"))], now)
-        for event in events:
+        types, limits = self._catalogue.types, limits_in(seen.caps)
+        together, counted = await Together.of(session, events, types, contacts), await Counted.of(session, events, types, limits)
+        for event in weightiest_first(events, types, counted.codes):
             if event.account.status == ERASED:
                 gone.append(event.id)
                 rows.decide(event.id, event.account.id, event.type, [skipped_decision(event.type, Skipped(None, None, "account_erased"))], now)
             else:
-                self._decide_one(event, contacts[event.account.id], router, operators, stops, now, rows, tally, queues)
+                self._decide_one(event, contacts[event.account.id], router, operators, stops, now, rows, tally, queues, together, counted)
+        rows.beside += [together, counted]
         if gone:
             await session.execute(FORGET, {"ids": gone})
         return rows, tally, queues
@@ -234,18 +243,31 @@ class Planner:
         rows: Rows,
         tally: Counter[tuple[str, ...]],
         queues: set[str],
+        together: Together,
+        counted: Counted,
     ) -> None:
         rules, account = self._catalogue.types.get(event.type), event.account
         attributes = orjson.loads(account.attributes_json) if router.asks_attributes else NO_ATTRIBUTES
         decisions, ours = [], is_ours(event.type, event.source)
         around = Around(now, zone_of(account.timezone, self._settings.timezone), self._quiet.of(account.timezone), read(account.chosen_json))
-        for choice in choose(rules, account.status, contacts, event.time, around):
+        first: datetime | None = None  # when the first message of this event is to go
+        choices = choose(rules, account.status, contacts, event.time, around)
+        course, too_much = course_of(rules, choices, around), counted.refusal(account.id, rules, choices, around.zone)
+        for chosen in choices:
+            choice = chosen if isinstance(chosen, Skipped) else course.turn(chosen)
+            if isinstance(choice, Told):
+                placed = together.place(event.id, event.source, rules, choice, around, course.after)
+                if isinstance(placed, Joined):  # what waits goes in any case: it is not one more
+                    decisions.append(placed.decision(event.type))
+                    course.made(placed.leader.message_id, placed.leader.not_before)
+                    continue
+                choice = placed if too_much is None else Skipped(placed.contact.channel, placed.contact.id, *too_much)
             if isinstance(choice, Skipped):
                 decisions.append(skipped_decision(event.type, choice))
                 continue
             contact = choice.contact
             try:
-                said = variables(account, contact, event.type, event.time, event.data, now, self._links)
+                said = variables(account, contact, event.type, event.time, event.data, now, self._links.of(self._templates, rules, account.id, contact))
                 words = self._templates.compose(event.type, contact.channel, around.chosen.locale or account.locale, said)
             except NoTemplate:
                 decisions.append(skipped_decision(event.type, Skipped(contact.channel, contact.id, "no_template")))
@@ -258,8 +280,25 @@ class Planner:
             name = road.name if road else None
             words = cut_for(road, words)
             stopped = stops.hold(event.type, name)
+            message_id = new_id()
             told = replace(choice, send_until=until_midnight(choice.send_until, choice.not_before, around.zone)) if ours else choice
-            message_id = rows.message(event_id=event.id, account_id=account.id, code=event.type, told=told, words=words, road=road, now=now, stopped=stopped)
+            told = spread(told, message_id, self._spread)
+            rows.message(
+                message_id=message_id,
+                event_id=event.id,
+                account_id=account.id,
+                code=event.type,
+                told=told,
+                words=words,
+                road=road,
+                now=now,
+                stopped=stopped,
+                leads=course.leads,
+                after=course.after,
+            )
+            together.lead(message_id, told)
+            course.made(message_id, told.not_before)
+            first = told.not_before if first is None else min(first, told.not_before)
             held = choice.waits or ("stopped" if stopped else None)
             decisions.append(
                 {
@@ -269,16 +308,19 @@ class Planner:
                     "outcome": "planned",
                     "reason": held,
                     "message_id": str(message_id),
-                    "not_before": choice.not_before.isoformat(),
+                    "not_before": told.not_before.isoformat(),
                     "template_id": str(words.template_id),
                     "template_version": words.version,
                     "gateway": name,
                 }
                 | ({"route": road.route} if road is not None and road.route is not None else {})
+                | ({"after": str(course.after)} if course.after is not None else {})
             )
             tally[contact.channel, name or "none", event.type, State.HELD if held else State.QUEUED] += 1
             if road and not held:
                 queues.update(road.queues)
+        if first is not None:
+            counted.add(event.id, account.id, rules, first, around.zone)
         rows.decide(event.id, event.account.id, event.type, decisions, now)
 
 

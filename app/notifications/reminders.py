@@ -69,7 +69,8 @@ MOVED = sa.text(f"""
 WITH moved AS (
     DELETE FROM balance_moved WHERE account_id = ANY(ARRAY(SELECT account_id FROM balance_moved LIMIT :batch FOR UPDATE SKIP LOCKED)) RETURNING account_id
 )
-SELECT a.id, a.status, a.balance, a.balance_as_of, a.credit_limit, a.warned_at AS threshold, a.timezone, {EPISODES_OF} AS episodes
+SELECT a.id, a.status, a.balance, a.balance_as_of, a.credit_limit, a.warned_at AS threshold, a.warning_days, a.upcoming_days, a.timezone,
+       {EPISODES_OF} AS episodes
 FROM account a WHERE a.id = ANY(ARRAY(SELECT account_id FROM moved)) ORDER BY a.id FOR NO KEY UPDATE OF a
 """)
 

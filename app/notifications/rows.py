@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import orjson
@@ -52,6 +52,7 @@ MESSAGES = BulkInsert(
     encoding="text",
     parts="smallint",
     resend_of="uuid",
+    leads="bool",
     updated_at="timestamptz",
 )
 OUTBOX = BulkInsert(
@@ -68,6 +69,25 @@ OUTBOX = BulkInsert(
     expires_at="timestamptz",
     tries="smallint",
     attempts="smallint",
+    after_message="uuid",
+)
+# Lines that later events may join have a column more.
+JOINABLE = BulkInsert(
+    "outbox",
+    message_id="uuid",
+    state="text",
+    reason="text",
+    channel="text",
+    gateway="text",
+    priority="smallint",
+    parts="smallint",
+    not_before="timestamptz",
+    send_until="timestamptz",
+    expires_at="timestamptz",
+    tries="smallint",
+    attempts="smallint",
+    after_message="uuid",
+    coalesce_key="text",
 )
 CHANGES = BulkInsert("message_change", id="uuid", message_id="uuid", at="timestamptz", state="text", reason="text", detail="text")
 STOPPED = sa.text("UPDATE outbox SET stopped_at = not_before WHERE message_id = ANY(CAST(:ids AS uuid[]))")
@@ -98,15 +118,23 @@ def recut_for(road: Road | None, words: Composed) -> Composed:
     return replace(words, encoding=encoding, parts=parts)
 
 
+class Beside(Protocol):
+    """What a step writes together with the messages: nothing, and with no statement, where it has nothing."""
+
+    async def write(self, session: AsyncSession) -> None: ...
+
+
 @dataclass(slots=True)
 class Rows:
-    """Gathered in Python, written by four statements."""
+    """Gathered in Python, written by two statements, and by more where something rare is among them."""
 
     notifications: list[tuple[Any, ...]] = field(default_factory=list)
     messages: list[tuple[Any, ...]] = field(default_factory=list)
     outbox: list[tuple[Any, ...]] = field(default_factory=list)
+    joinable: list[tuple[Any, ...]] = field(default_factory=list)
     changes: list[tuple[Any, ...]] = field(default_factory=list)
     stopped: list[UUID] = field(default_factory=list)
+    beside: list[Beside] = field(default_factory=list)
 
     def decide(self, event_id: UUID, account_id: UUID, code: str, decisions: list[dict[str, Any]], now: datetime) -> None:
         self.notifications.append((event_id, account_id, code, orjson.dumps(decisions).decode(), now))
@@ -123,9 +151,14 @@ class Rows:
         now: datetime,
         resend_of: UUID | None = None,
         stopped: bool = False,
+        message_id: UUID | None = None,
+        leads: bool = False,
+        after: UUID | None = None,
     ) -> UUID:
-        """A message and its line in the outbox: `held` when its hour is still to come, or when a stop stands over it. Its id."""
-        message_id, channel = new_id(), told.contact.channel
+        """A message and its line in the outbox: `held` when its hour is still to come, or when a stop stands over it. Its id.
+
+        `leads`: others may wait for what becomes of it; `after`: it waits for that one."""
+        message_id, channel = message_id or new_id(), told.contact.channel
         gateway, route, sender, price = (road.name, road.route, road.sender, road.price) if road is not None else (None, None, None, None)
         state, reason = (State.HELD, told.waits or "quiet_hours") if told.not_before > now else (State.HELD, "stopped") if stopped else (State.QUEUED, None)
         if reason == "stopped":
@@ -156,12 +189,15 @@ class Rows:
                 words.encoding,
                 words.parts,
                 resend_of,
+                leads or None,
                 now,
             )
         )
-        self.outbox.append(
-            (message_id, state.value, reason, channel, gateway, told.priority, words.parts, told.not_before, told.send_until, told.expires_at, 0, 0)
-        )
+        line = (message_id, state.value, reason, channel, gateway, told.priority, words.parts, told.not_before, told.send_until, told.expires_at, 0, 0, after)
+        if told.coalesce_key is None:
+            self.outbox.append(line)
+        else:
+            self.joinable.append((*line, told.coalesce_key))
         if state is State.HELD:
             self.change(message_id, now, State.HELD, reason)
         return message_id
@@ -171,6 +207,15 @@ class Rows:
 
     async def write(self, session: AsyncSession) -> None:
         await DECIDED.run(session, self.notifications, self.messages, self.outbox)
+        for step in self.beside:
+            await step.write(session)
+        await JOINABLE.run(session, with_keys_once(self.joinable))
         await CHANGES.run(session, self.changes)
         if self.stopped:  # a column of its own would cost every message something
             await session.execute(STOPPED, {"ids": self.stopped})
+
+
+def with_keys_once(lines: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Of lines with the same key only the newest has it: the others can take no more."""
+    newest = {line[-1]: line[0] for line in lines}
+    return [line if newest[line[-1]] == line[0] else (*line[:-1], None) for line in lines]

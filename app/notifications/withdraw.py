@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from app.accounts.suppressions import barred
+from app.catalogue.types import VERIFICATION
 from app.core.clock import now
 from app.core.db import Executor
 from app.notifications.ending import close
@@ -15,7 +16,7 @@ WAITING = sa.text(f"""
 WITH barred AS MATERIALIZED ({barred("SELECT unnest(CAST(:addresses AS text[]))")})
 SELECT o.message_id FROM message m JOIN outbox o ON o.message_id = m.id JOIN barred b ON b.channel = m.channel AND b.address = m.address
 LEFT JOIN notification_type t ON t.code = m.type
-WHERE m.address = ANY(ARRAY(SELECT address FROM barred)) AND (b.dead OR NOT coalesce(t.mandatory, false)) ORDER BY o.message_id
+WHERE m.address = ANY(ARRAY(SELECT address FROM barred)) AND (b.dead OR NOT coalesce(t.mandatory, false) OR m.type = '{VERIFICATION}') ORDER BY o.message_id
 """)
 # What is on the wire is settled as it comes out; put back into the queue it must not go again: it has expired.
 LAST_TRY = sa.text("UPDATE outbox SET expires_at = LEAST(expires_at, :now) WHERE message_id = ANY(CAST(:ids AS uuid[]))")

@@ -1,6 +1,6 @@
 """From an event to the words: the published template of its type, channel and language, filled with what is known."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
@@ -30,6 +30,8 @@ FROM template t
 JOIN template_version v ON v.template_id = t.id AND v.version = t.published_version
 JOIN notification_type k ON k.code = t.type
 """).columns(properties=JSONB)
+UNSUBSCRIBE = "unsubscribe"  # `links.unsubscribe`, however a template spells it
+OF_SEVERAL = ("events", "count")  # what a template is told of several events; data of these names hide them
 MOST_REMEMBERED = 10_000  # (type, channel, locale): locales come from accounts
 
 
@@ -66,10 +68,13 @@ class Version:
     properties: tuple[str, ...] = ()
     _parts: dict[Kind, Part] = field(default_factory=dict)
 
+    @property
+    def offers_refusal(self) -> bool:
+        return any(UNSUBSCRIBE in (source or "") for source in (self.subject, self.text, self.html))
+
     def compose(self, values: dict[str, Any]) -> Composed:
         if self.properties:
-            absent = dict.fromkeys(self.properties)
-            values = {**absent, **values, "data": {**absent, **values["data"]}}
+            values = self._with_absent(values)
         if self.channel == "sms":
             text = self._written("sms", self.text, values)
             segments = segment(text)
@@ -78,6 +83,13 @@ class Version:
         text = self._written("text", self.text, values)
         html = self._written("html", self.html, values) if self.html is not None else None
         return Composed(self.template_id, self.number, self.locale, subject, text, html, None, 1)
+
+    def _with_absent(self, values: dict[str, Any]) -> dict[str, Any]:
+        absent = dict.fromkeys(self.properties)
+        data = {**absent, **values["data"]}
+        own = {name: data[name] for name in OF_SEVERAL if name in data}
+        events = {} if "events" in own else {"events": [{**absent, **one} for one in values["events"]]}
+        return {**absent, **values, **events, **own, "data": data}
 
     def _written(self, kind: Kind, source: str, values: dict[str, Any]) -> str:
         part = self._parts.get(kind)
@@ -99,6 +111,7 @@ class Templates:
         self._default = default_locale
         self._stamp: tuple[int, int] | None = None
         self._published: dict[tuple[str, str], dict[str, Version]] = {}
+        self._offering: frozenset[tuple[str, str]] = frozenset()
         self._found: dict[tuple[str, str, str], Version] = {}
 
     async def refresh(self, session: AsyncSession, stamp: tuple[int, int] | None = None) -> None:
@@ -117,6 +130,11 @@ class Templates:
             version = compiled.get((template_id, number, properties)) or Version(template_id, number, channel, locale, subject, text, html, properties)
             published.setdefault((code, channel), {})[locale] = version
         self._published, self._found, self._stamp = published, {}, stamp
+        self._offering = frozenset(key for key, locales in published.items() if any(version.offers_refusal for version in locales.values()))
+
+    def offers_refusal(self, type_code: str, channel: str) -> bool:
+        """Whether a template of these, in any language, writes the link that refuses the type."""
+        return (type_code, channel) in self._offering
 
     def compose(self, type_code: str, channel: str, locale: str, values: dict[str, Any]) -> Composed:
         """The message in this language, or the nearest that there is. NoTemplate, or RenderFailed with the line.
@@ -149,15 +167,28 @@ def _widening(locale: str) -> list[str]:
 
 
 def variables(
-    account: Any, contact: Any, event_type: str, event_time: datetime, data: dict[str, Any], now: datetime, links: Mapping[str, str]
+    account: Any,
+    contact: Any,
+    event_type: str,
+    event_time: datetime,
+    data: dict[str, Any],
+    now: datetime,
+    links: Mapping[str, str],
+    *,
+    earlier: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """What a template may name. Times are on the account's clock; a data key never hides `account` and the like, `data.` always reaches it.
+
+    Where one message tells several events, `data` is the newest one's, and `earlier` are the others', oldest first. Templates find all of them as `events`,
+    and `count`; keys of these names in the data hide them, for there are types that had such keys before.
 
     `account` and `contact` are anything with the fields of the tables; attributes may come unread, as `attributes_json`."""
     zone = zone_of(account.timezone)
     values = variables_of(event_type, data)
     unread = getattr(account, "attributes_json", None)
     return {
+        "events": [*(variables_of(event_type, one) for one in earlier), values] if earlier else [values],
+        "count": len(earlier) + 1,
         **values,
         "account": {
             "number": account.number,

@@ -121,12 +121,13 @@ def joined(values: Any, separator: str = "", attribute: str | None = None) -> st
 
 
 def attributes(values: Any, attribute: str | None) -> list[Any]:
+    """Of the items of a list, one key each: `amount`, or a key of a key: `service.name`."""
     found: list[Any] = list(items(values))
-    if attribute is None:
-        return found
-    if not all(isinstance(value, dict) and attribute in value for value in found):
-        raise TypeError(f"the items of this list have no `{attribute}`")
-    return [value[attribute] for value in found]
+    for key in attribute.split(".") if attribute is not None else ():
+        if not all(isinstance(value, dict) and key in value for value in found):
+            raise TypeError(f"the items of this list have no `{attribute}`")
+        found = [value[key] for value in found]
+    return found
 
 
 def total(values: Any, attribute: str | None = None) -> Decimal:

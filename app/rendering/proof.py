@@ -61,8 +61,9 @@ def unparsable(channel: str, fields: dict[str, str | None]) -> list[FieldError]:
 def unpublishable(type_code: str, schema: dict[str, Any] | None, channel: str, locale: str, version: TemplateVersion) -> list[FieldError]:
     """Everything that would keep this version from being rendered for an event of its type.
 
-    The complete sample shows names that are nowhere; the least one shows what relies on data that may be absent."""
-    full, least = (_values(type_code, sample_of(type_code, schema, complete=complete)) for complete in (True, False))
+    The complete sample shows names that are nowhere; the least one shows what relies on data that may be absent; three of them, what counts on one."""
+    sample, needed = (sample_of(type_code, schema, complete=complete) for complete in (True, False))
+    full, least, several = _values(type_code, sample), _values(type_code, needed), _values(type_code, sample, earlier=(needed, sample))
     properties = tuple((schema or {}).get("properties", ()))
     absent = dict.fromkeys(properties)
     full = {**absent, **full, "data": {**absent, **full["data"]}}
@@ -74,16 +75,15 @@ def unpublishable(type_code: str, schema: dict[str, Any] | None, channel: str, l
             found += [placed(name, problem) for problem in tree]
             continue
         if schema is None and type_code not in EVENT_TYPES:  # nobody has said which data there are
-            full = least = dict.fromkeys(_free_names(tree, full), "1") | full
+            full = least = several = dict.fromkeys(_free_names(tree, full), "1") | full
         found += [placed(name, problem) for problem in unknown_names(tree, source, full)]
     if found:
         return found
-    for values in (full, least):
+    for values, when in ((full, ""), (least, " when the data have only what this type requires"), (several, " when one message tells several events (`count`)")):
         try:
             Version(version.template_id, version.version, channel, locale, version.subject, version.text, version.html, properties).compose(values)
         except RenderFailed as error:
-            detail = "" if values is full else " when the data have only what this type requires"
-            return [PlacedError("", "render_failed", f"{error.detail}{detail}", error.line)]
+            return [PlacedError("", "render_failed", f"{error.detail}{when}", error.line)]
     return []
 
 
@@ -92,9 +92,9 @@ def placed(name: str, problem: TemplateProblem) -> PlacedError:
     return PlacedError(f"/{name}", problem.code, f"{where}: {problem.detail}", problem.line, problem.column)
 
 
-def _values(type_code: str, data: dict[str, Any]) -> dict[str, Any]:
+def _values(type_code: str, data: dict[str, Any], earlier: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:
     contact = SimpleNamespace(address="+79161234567", label="")
-    return variables(SimpleNamespace(**_ACCOUNT), contact, type_code, _TIME, data, _TIME, _LINKS)
+    return variables(SimpleNamespace(**_ACCOUNT), contact, type_code, _TIME, data, _TIME, _LINKS, earlier=earlier)
 
 
 def _free_names(tree: nodes.Template, known: dict[str, Any]) -> Iterator[str]:

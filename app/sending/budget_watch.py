@@ -26,11 +26,11 @@ SELECT name, CAST(settings ->> 'daily_parts' AS bigint) AS parts, CAST(settings 
 FROM gateway WHERE kind = 'smpp'
 """)
 USAGE = sa.text("SELECT scope, name, parts, cost FROM usage WHERE day = :day")
-# Held by a budget means held until midnight: that is what the index knows.
-ANY_HELD = sa.text("SELECT EXISTS (SELECT FROM outbox WHERE state = 'held' AND stopped_at IS NULL AND not_before = :midnight AND reason = 'budget')")
+# Held by a budget means held until midnight: that is what the index knows, by priority.
+ANY_HELD = sa.text("SELECT EXISTS (SELECT FROM outbox WHERE state = 'held' AND stopped_at IS NULL AND priority IN (0, 1, 2) AND not_before = :midnight AND reason = 'budget')")
 HELD = sa.text("""
 SELECT o.gateway, m.type, count(*) AS number FROM outbox o JOIN message m ON m.id = o.message_id
-WHERE o.state = 'held' AND o.stopped_at IS NULL AND o.not_before = :midnight AND o.reason = 'budget' GROUP BY 1, 2
+WHERE o.state = 'held' AND o.stopped_at IS NULL AND o.priority IN (0, 1, 2) AND o.not_before = :midnight AND o.reason = 'budget' GROUP BY 1, 2
 """)
 # A budget that is gone has no line in `left`, and holds nothing.
 FITTING = sa.text("""
@@ -41,7 +41,7 @@ WITH room AS MATERIALIZED (
 )
 SELECT o.message_id, o.gateway, m.type, o.parts, o.parts * coalesce(m.price, p.price, 0) AS cost
 FROM outbox o JOIN message m ON m.id = o.message_id LEFT JOIN prices p ON p.gateway = o.gateway
-WHERE o.state = 'held' AND o.stopped_at IS NULL AND o.not_before = :midnight AND o.reason = 'budget' AND NOT EXISTS (
+WHERE o.state = 'held' AND o.stopped_at IS NULL AND o.priority IN (0, 1, 2) AND o.not_before = :midnight AND o.reason = 'budget' AND NOT EXISTS (
     SELECT FROM room r WHERE ((r.scope = 'gateway' AND r.name = o.gateway) OR (r.scope = 'type' AND r.name = m.type))
     AND (r.parts < o.parts OR r.cost < o.parts * coalesce(m.price, p.price, 0))
 ) ORDER BY o.message_id LIMIT :batch FOR UPDATE OF o SKIP LOCKED

@@ -9,11 +9,14 @@ from uuid import UUID, uuid4
 import sqlalchemy as sa
 import structlog
 
+from app.accounts.unsubscribe import UnsubscribeLinks
+from app.catalogue.registry import Catalogue
 from app.core.clock import now
 from app.core.db import Database
 from app.core.secrets import SecretBox
 from app.gateways.models import Gateway
 from app.gateways.settings import smtp_settings
+from app.notifications.links import can_be_refused
 from app.sending.claim import Claimed, push_on
 from app.sending.deliver import Delivery
 from app.sending.flush import Flusher
@@ -32,8 +35,9 @@ MAIL_RENEW = 15.0
 class MailStation:
     """Every enabled SMTP gateway, each with a pool of connections of this process. Any number of mail stations may run."""
 
-    def __init__(self, database: Database, secrets: SecretBox) -> None:
-        self._database, self._secrets = database, secrets
+    def __init__(self, database: Database, secrets: SecretBox, links: UnsubscribeLinks) -> None:
+        self._database, self._secrets, self._links = database, secrets, links
+        self._catalogue = Catalogue()
         self._owners: set[UUID] = set()
         self._lanes: dict[str, tuple[int, Lane]] = {}
         self._paused: set[str] = set()
@@ -71,6 +75,7 @@ class MailStation:
         """Open a lane for every gateway that wants one, close those that changed or went."""
         async with self._database.transaction() as session:
             found = (await session.execute(sa.select(Gateway).where(sa.text("kind = 'smtp' AND enabled")))).scalars().all()
+            await self._catalogue.refresh(session)
         wanted = {gateway.name: gateway for gateway in found}
         self._paused = {gateway.name for gateway in found if gateway.paused}
         stale = [name for name, (revision, lane) in self._lanes.items() if name not in wanted or wanted[name].revision != revision or lane.is_broken]
@@ -83,6 +88,11 @@ class MailStation:
 
     async def _close(self, names: Sequence[str], grace: float) -> None:
         await asyncio.gather(*(self._lanes.pop(name)[1].stop(grace) for name in names))
+
+    def _refusal(self, claimed: Claimed) -> str | None:
+        """The link that refuses the type of this message; none for what nobody can refuse."""
+        rules = self._catalogue.types.get(claimed.type)
+        return None if rules is None or not can_be_refused(rules) else self._links.link_of_message(claimed.id)
 
     def _open(self, gateway: Gateway) -> Lane:
         settings = smtp_settings(gateway, self._secrets)
@@ -97,7 +107,7 @@ class MailStation:
         domain = settings.from_.rpartition("@")[2].rstrip("> ")
 
         def ship(claimed: Claimed) -> int:
-            pool.ship(letter(claimed, settings.from_, domain))
+            pool.ship(letter(claimed, settings.from_, domain, self._refusal(claimed)))
             return 1
 
         pool = Pool(settings, on_outcome=lambda sent, outcome: delivery.came(sent.key, outcome), on_change=lambda _: delivery.poke())
@@ -108,8 +118,10 @@ class MailStation:
         return Lane(pool, delivery, flusher)
 
 
-def letter(claimed: Claimed, sender: str, domain: str) -> Letter:
-    """The message as a letter. The same message has the same Message-ID whenever it is sent (RFC 5322, 3.6.4): a receiver can tell a repetition."""
+def letter(claimed: Claimed, sender: str, domain: str, refusal: str | None = None) -> Letter:
+    """The message as a letter. The same message has the same Message-ID whenever it is sent (RFC 5322, 3.6.4): a receiver can tell a repetition.
+
+    `refusal`: the link that mail programs offer beside a letter (RFC 2369, 3.2), and follow with one click (RFC 8058)."""
     return Letter(
         key=claimed.id,
         to=claimed.address,
@@ -117,7 +129,7 @@ def letter(claimed: Claimed, sender: str, domain: str) -> Letter:
         subject=claimed.subject or "",
         text=claimed.text,
         html=claimed.html,
-        headers={},
+        headers={"List-Unsubscribe": f"<{refusal}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"} if refusal else {},
         message_id=f"<{claimed.id}@{domain}>",
         date=now(),
     )

@@ -19,7 +19,6 @@ REVISIONS = sa.text("SELECT name, revision FROM gateway WHERE kind = 'smpp'")
 CHANGED = sa.select(Gateway).where(sa.text("name = ANY(CAST(:names AS text[]))"))
 
 MOST_PATIENCE = timedelta(minutes=5)
-SUCCESS = 0x01  # of registered_delivery (SMPP 3.4, 5.2.17): a receipt is asked for whatever comes of the message
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class ReceiptRules:
             patience=min(timedelta(seconds=profile.response_timeout), MOST_PATIENCE),
             receipt_timeout=timedelta(seconds=profile.receipt_timeout),
             longest_validity=timedelta(seconds=profile.validity_max),
-            expects_receipts=profile.registered_delivery & 0x03 == SUCCESS and profile.bind_mode != "tx",
+            expects_receipts=profile.expects_receipts,
         )
 
 

@@ -18,6 +18,7 @@ from app.core.clock import now as clock
 from app.core.db import Database
 from app.core.ids import first_id_at, new_id
 from app.core.wakeups import MAIL, PLAN, Wakeups, bind_queue
+from app.notifications.follow import Following
 from app.notifications.rows import CHANGES
 from app.notifications.states import State
 from app.notifications.withdraw import withdraw
@@ -74,7 +75,7 @@ class Sweeper:
         self._database, self._wakeups = database, wakeups
         self._shown: set[tuple[str, str]] = set()
         self._rules, self._catalogue = GatewayRules(), Catalogue()
-        self._silence = Silence(database, self._rules)
+        self._silence, self._following = Silence(database, self._rules), Following(database)
         self._looked_at = NOTHING  # the parked receipts up to this one
 
     async def end_leases(self) -> int:
@@ -138,6 +139,10 @@ class Sweeper:
     async def end_silence(self) -> int:
         """SMS that were taken and have waited for a receipt in vain."""
         return await self._silence.end()
+
+    async def follow_up(self) -> int:
+        """What waited for a message that has come to an end now goes, or is not needed."""
+        return await self._following.follow()
 
     async def give_up_parts(self) -> int:
         """Inbound SMS of which a part never came are kept as they are after a day."""

@@ -214,7 +214,7 @@ async def test_put_and_erasure_at_once_leave_either_one_account_or_none(api, giv
 async def test_contact_is_added_shown_and_forgotten(api):
     await api.put("/accounts/1", json={})
 
-    made = await api.post("/accounts/1/contacts", json={"channel": "email", "address": "A@Example.org", "label": "работа"})
+    made = await api.post("/accounts/1/contacts", json={"channel": "email", "address": "A@Example.org", "label": "работа", "verified": True})
     listed = await api.get("/accounts/1/contacts")
     gone = await api.delete(f"/accounts/1/contacts/{made.json()['id']}")
     again = await api.delete(f"/accounts/1/contacts/{made.json()['id']}")
@@ -250,7 +250,9 @@ async def test_same_address_is_not_added_twice_and_not_the_twenty_first(api):
     same = await api.post("/accounts/1/contacts", json={"channel": "sms", "address": "8 916 000-00-01"})
     more = await api.post("/accounts/1/contacts", json={"channel": "sms", "address": "+79169999999"})
 
+    there = (await api.get("/accounts/1/contacts")).json()["items"][1]["id"]
     assert (same.status_code, same.json()["code"]) == (409, "contact_exists")
+    assert there in same.json()["detail"]
     assert (more.status_code, more.json()["code"]) == (409, "too_many_contacts")
 
 

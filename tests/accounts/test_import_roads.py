@@ -82,8 +82,9 @@ async def test_after_a_change_of_contacts_or_charges_by_hand_a_new_balance_bring
 
 
 async def test_contact_deleted_by_hand_comes_back_with_a_new_balance(api, given_account):
+    await send(api, line("1", **given_account(contacts=[])))
+    contact = (await api.post("/accounts/1/contacts", json=given_account()["contacts"][0])).json()
     await send(api, line("1", **given_account()))
-    contact = (await api.get("/accounts/1")).json()["contacts"][0]
     assert (await api.delete(f"/accounts/1/contacts/{contact['id']}")).status_code == 204
 
     await send(api, line("1", **given_account(**later(1))))

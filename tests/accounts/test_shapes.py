@@ -2,7 +2,8 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from app.accounts.shapes import AccountIn, AccountLine
+from app.accounts.preference_shapes import AccountLine
+from app.accounts.shapes import AccountIn
 from app.accounts.snapshots import snapshot
 from app.core.errors import Invalid
 from app.core.problems import invalid_from

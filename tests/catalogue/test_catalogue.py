@@ -19,15 +19,15 @@ async def test_the_built_in_types_are_there_from_the_start(api):
 
     assert [item["code"] for item in listed["items"]] == sorted(kind["code"] for kind in BUILTIN)
     assert listed["next_cursor"] is None
-    assert [item["code"] for item in listed["items"] if item["urgent"]] == ["payment.received"]
+    assert [item["code"] for item in listed["items"] if item["urgent"]] == ["contact.verification", "payment.received"]
     assert [item["code"] for item in listed["items"] if not item["enabled"]] == ["balance.restored"]
 
 
 async def test_the_list_goes_on_by_its_cursor(api):
-    first = (await api.get("/notification-types", params={"limit": 4})).json()
-    rest = (await api.get("/notification-types", params={"limit": 4, "cursor": first["next_cursor"]})).json()
+    first = (await api.get("/notification-types", params={"limit": 5})).json()
+    rest = (await api.get("/notification-types", params={"limit": 5, "cursor": first["next_cursor"]})).json()
 
-    assert [len(first["items"]), len(rest["items"]), rest["next_cursor"]] == [4, 4, None]
+    assert [len(first["items"]), len(rest["items"]), rest["next_cursor"]] == [5, 4, None]
 
 
 async def test_a_type_is_read_changed_and_put_back(api):
@@ -190,4 +190,4 @@ async def test_seeding_again_leaves_what_the_operator_has_changed(database):
     async with database.transaction() as session:
         rows = {row.code: row for row in (await session.execute(sa.select(NotificationType))).scalars()}
     assert rows["payment.received"].enabled is False
-    assert len(rows) == 8
+    assert len(rows) == 9

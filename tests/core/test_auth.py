@@ -1,3 +1,4 @@
+import asyncio
 import base64
 import json
 import threading
@@ -273,6 +274,7 @@ def rsa_keys():
 @pytest.fixture
 def gatekeeper(settings, database, provider, monkeypatch):
     monkeypatch.setattr(jwks, "FETCH_EVERY", -1.0)
+    monkeypatch.setattr(jwks, "SOON", -1.0)
     update = {"jwt_jwks_url": provider.url, "jwt_issuer": "idp", "jwt_hs256_secret": type(settings.jwt_hs256_secret)("")}
     return Gatekeeper(settings.model_copy(update=update), database)
 
@@ -327,7 +329,7 @@ async def test_new_key_is_fetched_when_a_token_names_it_and_the_old_one_goes(gat
 
 
 async def test_strangers_key_ids_are_no_load_for_the_provider(gatekeeper, provider, rsa_keys, monkeypatch):
-    monkeypatch.setattr(jwks, "FETCH_EVERY", 60.0)
+    monkeypatch.setattr(jwks, "SOON", 5.0)
     provider.list(("a", public_of(rsa_keys[0])))
     gatekeeper = Gatekeeper(gatekeeper.settings, gatekeeper.database)
     await gatekeeper.identify(signed(rsa_keys[0], "a"))
@@ -361,6 +363,38 @@ async def test_provider_that_goes_away_costs_nobody_his_sign_in_until_an_unknown
 
     with pytest.raises(Unavailable):
         await gatekeeper.identify(signed(rsa_keys[1], "b"))
+
+
+async def test_token_of_an_unknown_key_is_not_called_wrong_while_the_provider_is_away(gatekeeper, provider, rsa_keys, monkeypatch):
+    monkeypatch.setattr(jwks, "SOON", 60.0)
+    provider.answer = 500
+
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await gatekeeper.identify(signed(rsa_keys[0], "a"))
+
+    assert provider.asked == 1
+
+
+async def test_both_keys_are_honoured_while_the_provider_lists_both(gatekeeper, provider, rsa_keys):
+    provider.list(("a", public_of(rsa_keys[0])))
+    await gatekeeper.identify(signed(rsa_keys[0], "a"))
+    provider.list(("a", public_of(rsa_keys[0])), ("b", public_of(rsa_keys[1])))
+
+    for number, kid in enumerate(("b", "a", "b", "a")):
+        assert (await gatekeeper.identify(signed(rsa_keys["ab".index(kid)], kid, sub=str(number)))).account == str(number)
+
+    assert provider.asked == 2
+
+
+async def test_a_hundred_tokens_of_a_new_key_at_once_fetch_it_once(gatekeeper, provider, rsa_keys, monkeypatch):
+    monkeypatch.setattr(jwks, "SOON", 5.0)
+    provider.list(("a", public_of(rsa_keys[0])))
+
+    callers = await asyncio.gather(*(gatekeeper.identify(signed(rsa_keys[0], "a", sub=str(n))) for n in range(100)))
+
+    assert [caller.account for caller in callers] == [str(n) for n in range(100)]
+    assert provider.asked == 1
 
 
 async def test_key_that_the_provider_withdrew_is_refused_once_the_set_is_old(gatekeeper, provider, rsa_keys, monkeypatch):

@@ -157,6 +157,14 @@ def test_address_or_secret_never_stands_in_a_log_line_also_of_a_stranger_library
     assert theirs["event"].startswith("could not write to i***@")
 
 
+def test_link_that_refuses_a_type_is_masked_in_logs():
+    from app.core.logs import _mask
+
+    event = _mask(None, "info", {"path": "/unsubscribe/AaIJ_x-9", "said": {"link": "https://isp.example/unsubscribe/AaIJ_x-9?locale=en"}})
+
+    assert event == {"path": "/unsubscribe/***", "said": {"link": "https://isp.example/unsubscribe/***?locale=en"}}
+
+
 @pytest.mark.parametrize(("address", "masked"), [("+79161234567", "+7***4567"), ("12345", "***"), ("", "***"), ("a@b.ru", "a***@b.ru"), ("@", "***@")])
 def test_masked_address_is_enough_to_recognise_and_too_little_to_write_to(address, masked):
     assert mask_address(address) == masked

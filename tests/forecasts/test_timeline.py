@@ -167,13 +167,24 @@ class Person:
     low_spell: int = 0
     is_frozen: bool = False
     told: list[tuple[date, str, int, str, str]] = field(default_factory=list)
+    own_threshold: Decimal | None = None
+    own_days: list[int] | None = None
+    own_upcoming: int | None = None
+
+    def choose(self, rng: random.Random) -> None:
+        """He chooses in the cabinet when to be warned."""
+        self.own_threshold = rng.choice([None, D(20), D(150)])
+        self.own_days = rng.choice([None, [5, 2], [21], [14, 1]])
+        self.own_upcoming = rng.choice([None, 1, 3, 9])
 
     def morning(self, day: date, wanted: Wanted) -> None:
         """What the three scans of a day must say of him."""
         if self.is_frozen:
             return
-        out = runs_out(self.balance + self.credit, self.charges, day, wanted.horizon)
-        reached = min((warning for warning in wanted.warning_days if out and (out[0] - day).days <= warning), default=None)
+        warning_days = self.own_days or wanted.warning_days
+        threshold = self.threshold if self.own_threshold is None else self.own_threshold
+        out = runs_out(self.balance + self.credit, self.charges, day, max(warning_days))
+        reached = min((warning for warning in warning_days if out and (out[0] - day).days <= warning), default=None)
         spoken = reached is not None and (self.stage is None or reached < self.stage)
         if spoken:
             self.spell += self.stage is None
@@ -181,15 +192,16 @@ class Person:
             self.stage = reached
         elif reached is None:
             self.stage = None
-        if self.threshold is not None and self.balance <= self.threshold:
+        if threshold is not None and self.balance <= threshold:
             if not self.is_low:
                 self.low_spell += 1
                 self.told.append((day, "threshold", self.low_spell, "low", "covered" if spoken else "told"))
             self.is_low = True
         else:
             self.is_low = False
-        ahead = day + timedelta(days=wanted.upcoming_days)
-        if sum((charge.amount for charge in self.charges if charge.announce and charge.kind != "daily" and falls_on(charge, ahead)), D(0)) > 0:
+        ahead = day + timedelta(days=self.own_upcoming or wanted.upcoming_days)
+        falling = sum((charge.amount for charge in self.charges if charge.announce and charge.kind != "daily" and falls_on(charge, ahead)), D(0))
+        if falling > 0 and all(mark != ahead.isoformat() for _, _, _, mark, _ in self.told):
             self.told.append((day, "upcoming", 0, ahead.isoformat(), "told"))
 
     def evening(self, day: date) -> None:
@@ -206,9 +218,11 @@ def a_person(rng: random.Random) -> Person:
 
 
 SET = sa.text("""
-UPDATE account SET balance = g.balance, threshold = g.threshold, credit_limit = g.credit, status = CASE WHEN g.frozen THEN 'suspended' ELSE 'active' END
-FROM unnest(CAST(:ids AS uuid[]), CAST(:balances AS numeric[]), CAST(:thresholds AS numeric[]), CAST(:credits AS numeric[]), CAST(:frozen AS bool[]))
-    AS g(id, balance, threshold, credit, frozen) WHERE account.id = g.id
+UPDATE account SET balance = g.balance, threshold = g.threshold, own_threshold = g.own_threshold, warning_days = CAST(g.own_days AS smallint[]),
+    upcoming_days = g.own_upcoming, credit_limit = g.credit, status = CASE WHEN g.frozen THEN 'suspended' ELSE 'active' END
+FROM unnest(CAST(:ids AS uuid[]), CAST(:balances AS numeric[]), CAST(:thresholds AS numeric[]), CAST(:credits AS numeric[]), CAST(:frozen AS bool[]),
+    CAST(:own_thresholds AS numeric[]), CAST(:own_days AS text[]), CAST(:own_upcomings AS smallint[]))
+    AS g(id, balance, threshold, credit, frozen, own_threshold, own_days, own_upcoming) WHERE account.id = g.id
 """)
 POST = sa.text("""
 UPDATE planned_charge SET posted_through = g.day FROM unnest(CAST(:ids AS uuid[]), CAST(:names AS text[]), CAST(:days AS date[])) AS g(id, name, day)
@@ -219,9 +233,14 @@ WHERE account_id = g.id AND external_id = g.name
 async def store(database, ids: list[Any], people: list[Person]) -> None:
     """The oracle's balances, as the billing would tell them."""
     columns = ([one.balance for one in people], [one.threshold for one in people], [one.credit for one in people], [one.is_frozen for one in people])
+    own = {
+        "own_thresholds": [one.own_threshold for one in people],
+        "own_days": ["{" + ",".join(map(str, one.own_days)) + "}" if one.own_days else None for one in people],
+        "own_upcomings": [one.own_upcoming for one in people],
+    }
     posted = [(ref, f"c{n}", charge.posted_through) for ref, one in zip(ids, people, strict=True) for n, charge in enumerate(one.charges)]
     async with database.transaction() as session:
-        await session.execute(SET, {"ids": ids} | dict(zip(("balances", "thresholds", "credits", "frozen"), columns, strict=True)))
+        await session.execute(SET, {"ids": ids} | own | dict(zip(("balances", "thresholds", "credits", "frozen"), columns, strict=True)))
         await session.execute(POST, dict(zip(("ids", "names", "days"), map(list, zip(*posted, strict=True)), strict=True)))
 
 
@@ -229,6 +248,8 @@ async def test_sixty_days_of_scans_with_payments_tell_what_the_books_say(databas
     monkeypatch.setattr(ask, "SLICE", 83)
     rng, wanted = random.Random(4), Wanted()
     people = [a_person(rng) for _ in range(PEOPLE)]
+    for one in people[::3]:
+        one.choose(rng)
     ids = await accounts_with(database, [one.charges for one in people])
 
     for day in days(FIRST, FIRST + timedelta(days=LENGTH - 1)):
@@ -241,6 +262,8 @@ async def test_sixty_days_of_scans_with_payments_tell_what_the_books_say(databas
                 one.balance += D(rng.choice([1, 50, 100, 400]))  # he pays
             if rng.random() < 0.02:
                 one.is_frozen = not one.is_frozen
+            if rng.random() < 0.01:
+                one.choose(rng)
 
     found = await sql(database, "SELECT account_id, as_of, kind, episode, mark, outcome FROM forecast_hit ORDER BY as_of")
     for ref, one in zip(ids, people, strict=True):
@@ -273,6 +296,8 @@ async def test_the_notices_of_one_account_are_what_its_scans_tell(api, database)
     charges = [[a_charge(rng, NOV23) for _ in range(3)] for _ in range(40)]
     ids = await accounts_with(database, charges)
     people = [Person(D(rng.randint(0, 60_000)) / 100, D(0), D(50), its) for its in charges]
+    for one in people[::2]:
+        one.choose(rng)
     await store(database, ids, people)
     upto = NOV23 + timedelta(days=14)
     foretold = {}

@@ -15,7 +15,9 @@ from tests.forecasts.test_scan import scanned, set_balance, sql
 
 D = Decimal
 TODAY = date(2026, 11, 23)
-LOOK = f"SELECT id, status, balance, balance_as_of, credit_limit, threshold, {EPISODES_OF} AS episodes FROM account a WHERE id = :id"
+LOOK = (
+    f"SELECT id, status, balance, balance_as_of, credit_limit, threshold, warning_days, upcoming_days, {EPISODES_OF} AS episodes FROM account a WHERE id = :id"
+)
 
 
 async def balances(database: Database, account, *values: str):

@@ -59,7 +59,7 @@ def test_operation_ids_are_unique_and_errors_are_problems(settings: Settings):
     assert len(ids) == len(set(ids))
     for operation in operations_of:
         for status, answer in operation["responses"].items():
-            if status[0] in "45":
+            if status[0] in "45" and "text/html" not in answer.get("content", {}):  # a page for people says it in their words
                 assert answer == {"$ref": "#/components/responses/Problem"}, (operation["operationId"], status)
 
 

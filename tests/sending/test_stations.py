@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from app.accounts.unsubscribe import OfMessage, UnsubscribeLinks
 from app.core.secrets import SecretBox
 from app.core.wakeups import Wakeups
 from app.sending import bind_station, mail_station
@@ -32,7 +33,7 @@ async def run_station(database, settings):
 
     def start(kind=BindStation, *arguments):
         secrets = SecretBox(settings.secret_keys)
-        station = kind(database, secrets, *(arguments or ("main", 0)), record) if kind is BindStation else kind(database, secrets)
+        station = kind(database, secrets, *(arguments or ("main", 0)), record) if kind is BindStation else kind(database, secrets, UnsubscribeLinks(settings))
         task = asyncio.create_task(station.run())
         running.append((station, task))
         return station, task
@@ -300,3 +301,20 @@ async def test_mail_gateway_that_was_paused_is_left_and_taken_up_again(database,
         await run(database, "UPDATE gateway SET paused = false")
 
         await until(lambda: all_are(database, "accepted"))
+
+
+async def test_letter_of_a_type_that_may_be_refused_has_the_headers_of_one_click_and_a_mandatory_one_has_none(database, settings, run_station):
+    await run(database, "UPDATE notification_type SET mandatory = true, revision = revision + 1 WHERE code = 'tariff.changed'")
+    async with Mailbox() as mailbox:
+        await an_smtp_gateway(database, port=mailbox.port)
+        run_station(MailStation)
+        refusable = await a_message(database, channel="email", address="a@example.org", subject="S", gateway="post")
+        await a_message(database, channel="email", address="b@example.org", subject="S", gateway="post", type="tariff.changed")
+
+        await until(lambda: mailbox.count == 2)
+
+        headers = {letter.to: letter.parsed for letter in mailbox.letters}
+    link = headers["a@example.org"]["List-Unsubscribe"].strip("<>")
+    assert headers["a@example.org"]["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    assert UnsubscribeLinks(settings).read(link.rpartition("/")[2]) == OfMessage(refusable)
+    assert headers["b@example.org"]["List-Unsubscribe"] is None
