@@ -130,7 +130,7 @@ FROM (
 ) d JOIN account a ON a.id = d.account_id WHERE {_UNTOLD}
 """
 )
-FOUND = sa.text("SELECT account_id, kind, episode, mark, as_of, data, inputs, stage, covered FROM found ORDER BY n")
+FOUND = sa.text("SELECT account_id, kind, episode, mark, as_of, data, inputs, stage, covered FROM found WHERE n > :after AND n <= :upto ORDER BY n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +221,9 @@ async def find(session: Executor, kind: str, them: Span | These, as_of: date, wa
         await session.execute((FOUND_THRESHOLD if kind == "threshold" else FOUND_UPCOMING)[them.way], values)
 
 
-async def hits_found(session: Executor) -> list[Hit]:
-    return [Hit(*row) for row in (await session.execute(FOUND)).all()]
+async def hits_found(session: Executor, after: int = 0, many: int = 1_000_000) -> list[Hit]:
+    """What `find` has left, so many behind so many."""
+    return [Hit(*row) for row in (await session.execute(FOUND, {"after": after, "upto": after + many})).all()]
 
 
 def _asked(kind: str, as_of: date, wanted: Wanted, moment: datetime) -> dict[str, Any]:
