@@ -202,7 +202,7 @@ class Scanner:
     async def _slice(self, session: AsyncSession, piece: Slice) -> bool:
         """Look, and in the second phase tell; whether no other slice is open. One snapshot: a payment that comes meanwhile is seen when the event is planned."""
         moment = clock()
-        if piece.phase == "tell":  # counting writes nothing, and a dry run may take its time
+        if not piece.dry_run:  # which writes nothing and may take its time
             await session.execute(LOCK, {"key": f"{piece.kind}:{piece.first}:{piece.zones}"})
         wanted, _ = await self._wanted(session)
         as_of = await piece.day(session, moment)
