@@ -120,6 +120,8 @@ class BalanceMoved(SQLModel, table=True):
     __tablename__ = "balance_moved"
 
     account_id: UUID = Field(primary_key=True)
+    highest: Decimal = Field(sa_type=MONEY)  # since somebody looked
+    highest_as_of: datetime | None = moment(default=None)
 
 
 class Preference(SQLModel, table=True):

@@ -45,13 +45,14 @@ CONTACTS, CHARGES = (sa.select(*(c for c in table.c if c.computed is None)).wher
 
 # Of most accounts nobody has been told anything, and nothing is to be told: as `watch.concerns` has it; or charges to come were announced, and those
 # words may be waiting still.
+# Of several changes before somebody looks the highest balance is kept: a lift counts also where a fall has followed it.
 MOVED = sa.text("""
-INSERT INTO balance_moved (account_id)
-SELECT a.id FROM account a WHERE a.id = ANY(CAST(:ids AS uuid[])) AND (
+INSERT INTO balance_moved AS b (account_id, highest, highest_as_of)
+SELECT a.id, a.balance, a.balance_as_of FROM account a WHERE a.id = ANY(CAST(:ids AS uuid[])) AND (
     a.balance <= a.warned_at OR EXISTS (SELECT FROM forecast_episode e WHERE e.account_id = a.id AND e.is_open) OR EXISTS (
         SELECT FROM forecast_hit h WHERE h.account_id = a.id AND h.kind = 'upcoming' AND h.episode = 0 AND h.mark >= CAST(current_date - 1 AS text)
     )
-) ON CONFLICT DO NOTHING
+) ON CONFLICT (account_id) DO UPDATE SET highest = excluded.highest, highest_as_of = excluded.highest_as_of WHERE excluded.highest > b.highest
 """)
 
 

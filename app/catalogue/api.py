@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import orjson
 import sqlalchemy as sa
 from fastapi import APIRouter, Path, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, ValidationError
 from sqlalchemy.dialects.postgresql import insert
 
 from app.catalogue import schemas
@@ -42,11 +42,13 @@ class ExhaustingSettings(SendingOptions):
 
     days_before: Annotated[list[Days], Field(min_length=1, max_length=10), AfterValidator(_unique)]
     stale_after_days: Days | None = Field(default=None, description="Balances older than this are not spoken of; null: any age")
-    alarm_multiple: Annotated[float, Field(gt=1, le=1000)] = Field(
+    alarm_multiple: Annotated[StrictFloat, Field(gt=1, le=1000)] = Field(
         default=3.0, description="A scan that finds so many times the usual waits for a confirmation"
     )
     alarm_least: Annotated[StrictInt, Field(ge=0)] = Field(default=100, description="and more than this")
-    own_days_most: Annotated[StrictInt, Field(ge=0, le=366)] = Field(default=30, description="How early a subscriber may want to be warned; 0: he cannot choose")
+    own_days_most: Annotated[StrictInt, Field(ge=0, le=366)] = Field(
+        default=30, description="How early a subscriber may want to be warned; 0: he cannot choose"
+    )
     own_days_count: Annotated[StrictInt, Field(ge=1, le=10)] = Field(default=5, description="and how often")
 
 
@@ -57,7 +59,7 @@ class UpcomingSettings(SendingOptions):
 
 
 class ThresholdSettings(SendingOptions):
-    at_once_share: Annotated[float, Field(gt=0, le=1)] = Field(
+    at_once_share: Annotated[StrictFloat, Field(gt=0, le=1)] = Field(
         default=0.1, description="The share of all accounts that may be told at the event itself in a day (1,000 at least); the others wait for the next scan"
     )
     own_threshold_most: NonNegativeMoney | None = Field(default=None, description="The highest threshold that a subscriber may choose; null: any")

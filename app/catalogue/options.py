@@ -26,9 +26,7 @@ class SendingOptions(BaseModel):
     daily_parts: Annotated[StrictInt, Field(ge=0)] | None = Field(default=None, description="parts of SMS a day; what exceeds them is held until midnight")
     daily_cost: NonNegativeMoney | None = Field(default=None, description="money a day for SMS, by the prices of parts")
 
-    kind: Kind | None = Field(
-        default=None, description="whose caps it counts towards; null: reminder for our own forecasts, else operation"
-    )
+    kind: Kind | None = Field(default=None, description="whose caps it counts towards; null: reminder for our own forecasts, else operation")
     opt_in: StrictBool = Field(default=False, description="nobody is told who has not chosen it")
     default_channels: Annotated[list[Literal["sms", "email"]], Field(max_length=2)] | None = Field(
         default=None, description="the channels of those who have chosen nothing; null: all of the type's"

@@ -69,10 +69,15 @@ BLANK = [
         "DELETE FROM planned_charge WHERE account_id = :account",
     )
 ]
-# What a dry run of a forecast scan would have told.
-FORGET_SAMPLES = sa.text(
-    "UPDATE scan_run SET sample = CAST('[]' AS jsonb) WHERE sample @> jsonb_build_array(jsonb_build_object('account', CAST(:number AS text)))"
-)
+# What a dry run of a forecast scan would have told. While it is at work its slices have it; when it ends, it is moved to the run.
+IS_IN = "@> jsonb_build_array(jsonb_build_object('account', CAST(:number AS text)))"
+FORGET_SAMPLES = [
+    sa.text(f"""
+    UPDATE scan_slice s SET found = s.found - 'sample' FROM scan_run r
+    WHERE r.id = s.run_id AND r.dry_run AND r.state IN ('queued', 'running') AND s.found -> 'sample' {IS_IN}
+    """),
+    sa.text(f"UPDATE scan_run SET sample = CAST('[]' AS jsonb) WHERE sample {IS_IN}"),
+]
 BURY = sa.text("""
 UPDATE account SET number = :tombstone, name = '', status = 'erased', balance = 0, balance_as_of = NULL, credit_limit = 0, currency = :currency,
     locale = :locale, timezone = :timezone, tariff = '', threshold = NULL, own_threshold = NULL, warning_days = NULL, upcoming_days = NULL,
@@ -106,7 +111,8 @@ async def erase(session: AsyncSession, caller: Caller, number: str, settings: Se
     await forget_spoken(session, account)
     for statement in BLANK:
         await session.execute(statement, {"account": account, "messages": messages})
-    await session.execute(FORGET_SAMPLES, {"number": number})
+    for statement in FORGET_SAMPLES:
+        await session.execute(statement, {"number": number})
     moment = now()
     values = {"tombstone": f"{TOMBSTONE}{account}", "currency": settings.currency, "locale": settings.locale, "timezone": settings.timezone}
     await session.execute(BURY, values | {"now": moment, "account": account})

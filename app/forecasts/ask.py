@@ -15,7 +15,7 @@ from app.core.ids import new_id
 from app.forecasts.models import ScanSlice
 
 SLICE = 50_000  # accounts
-END = UUID(int=2**128 - 1)
+BEGINNING, END = UUID(int=0), UUID(int=2**128 - 1)
 
 # From border to border along the index: a tenth of what numbering all rows takes.
 BORDERS = {
@@ -72,6 +72,7 @@ async def ask_for(
     rows: list[dict[str, Any]] = []
     for day, names in groups:
         borders = list((await session.execute(BORDERS[names is not None], {"size": SLICE, "zones": names} if names else {"size": SLICE})).scalars())
+        borders[:1] = [BEGINNING] * bool(borders)  # an account that comes into the zone meanwhile may be older than all of them
         rows += [
             {
                 "run_id": run_id,

@@ -17,7 +17,7 @@ SHARE = 0.1  # of all accounts, in a day
 LEAST = 1000  # and fewer are nothing unusual anywhere
 DAY = timedelta(days=1)
 
-TOLD_AT_ONCE = sa.text("SELECT count(*) FROM (SELECT FROM forecast_hit WHERE run_id IS NULL AND at > :since LIMIT :limit) h")
+TOLD_AT_ONCE = sa.text("SELECT count(*) FROM (SELECT FROM forecast_hit WHERE run_id IS NULL AND at > :since AND outcome = 'told' LIMIT :limit) h")
 # As the statistics know it; a table that has none yet is counted.
 ACCOUNTS = sa.text("""
 SELECT CASE WHEN reltuples > 0 THEN CAST(reltuples AS bigint) ELSE (SELECT count(*) FROM account) END FROM pg_class WHERE oid = CAST('account' AS regclass)

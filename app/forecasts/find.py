@@ -160,7 +160,7 @@ FROM (
 
 FOUND_UPCOMING = _found_upcoming("c.account_id", _ANNOUNCED, "CAST(:due_on AS date)", "CAST(:mark AS text)")
 FOUND_UPCOMING_OWN = _found_upcoming("c.account_id, k.due_on", _ANNOUNCED_OWN, "d.due_on", _OWN_MARK)
-FOUND = sa.text("SELECT account_id, kind, episode, mark, as_of, data, inputs, stage, covered FROM found ORDER BY n")
+FOUND = sa.text("SELECT account_id, kind, episode, mark, as_of, data, inputs, stage, covered FROM found WHERE n > :after AND n <= :upto ORDER BY n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,8 +271,9 @@ async def find(session: Executor, kind: str, them: Span | These, as_of: date, wa
         await session.execute((FOUND_THRESHOLD if kind == "threshold" else upcoming)[them.way], values)
 
 
-async def hits_found(session: Executor) -> list[Hit]:
-    return [Hit(*row) for row in (await session.execute(FOUND)).all()]
+async def hits_found(session: Executor, after: int = 0, many: int = 1_000_000) -> list[Hit]:
+    """What `find` has left, so many behind so many."""
+    return [Hit(*row) for row in (await session.execute(FOUND, {"after": after, "upto": after + many})).all()]
 
 
 async def _own(session: Executor, kind: str, them: Span | These) -> Own:

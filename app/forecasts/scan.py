@@ -23,7 +23,8 @@ from app.core.clock import now as clock
 from app.core.db import Database, is_away
 from app.forecasts.ask import go_on
 from app.forecasts.find import Hit, Wanted, count, find, hits_found
-from app.forecasts.rules import Span, These
+from app.forecasts.rules import Span, These, whose
+from app.forecasts.schedule import today_in, zones
 from app.forecasts.tell import close, tell
 
 log = structlog.get_logger()
@@ -31,20 +32,22 @@ log = structlog.get_logger()
 LEASE = timedelta(minutes=2)
 FRESH = timedelta(minutes=10)  # so long a count may be told from
 TRIES = 5
+LAST_ZONE = "Etc/GMT+12"  # where a day ends last: for zones that this machine does not know
 ENOUGH_HISTORY = 3  # earlier scans without which nothing is called unusual
 REMEMBERED = timedelta(days=33)
 
+# Dry runs come last and have longer: they render all that they find, and nobody waits for what they tell.
 TAKE = sa.text("""
 WITH t AS (
-    SELECT q.run_id, q.phase, q.n, r.kind, r.dry_run FROM scan_slice q JOIN scan_run r ON r.id = q.run_id AND r.state IN ('queued', 'running') AND r.phase = q.phase
+    SELECT q.run_id, q.phase, q.n, r.kind, r.dry_run, r.created_at AS asked_at FROM scan_slice q JOIN scan_run r ON r.id = q.run_id AND r.state IN ('queued', 'running') AND r.phase = q.phase
     WHERE q.state = 'waiting' OR (q.state = 'running' AND q.lease_until < now() AND q.attempts < :tries)
-    ORDER BY q.run_id, q.n LIMIT 1 FOR UPDATE OF q SKIP LOCKED
+    ORDER BY r.dry_run, q.run_id, q.n LIMIT 1 FOR UPDATE OF q SKIP LOCKED
 ), begun AS (
     UPDATE scan_run SET state = 'running', started_at = coalesce(started_at, now()) WHERE id = (SELECT run_id FROM t) AND state = 'queued'
 )
-UPDATE scan_slice s SET state = 'running', attempts = attempts + 1, lease_until = now() + :lease
+UPDATE scan_slice s SET state = 'running', attempts = attempts + 1, lease_until = now() + CAST(:lease AS interval) * CASE WHEN t.dry_run THEN 5 ELSE 1 END
 FROM t WHERE s.run_id = t.run_id AND s.phase = t.phase AND s.n = t.n
-RETURNING s.run_id, t.kind, t.dry_run, s.phase, s.n, s.zones, s.as_of, s.first, s.last, s.attempts, s.candidates, s.created_at
+RETURNING s.run_id, t.kind, t.dry_run, s.phase, s.n, s.zones, s.as_of, s.first, s.last, s.attempts, s.candidates, s.created_at, t.asked_at
 """)
 # A slice that kills whoever takes it (its worker never comes to say so) is not handed on for ever.
 WORN_OUT = sa.text("""
@@ -62,6 +65,7 @@ STUMBLED = sa.text("""
 UPDATE scan_slice SET state = CASE WHEN attempts >= :tries THEN 'failed' ELSE 'waiting' END, lease_until = NULL, error = :error
 WHERE run_id = :run_id AND phase = :phase AND n = :n AND state = 'running' AND attempts = :attempts
 """)
+IN_SPELL = whose("SELECT e.account_id FROM forecast_episode e WHERE «e.account_id» AND e.kind = 'exhaustion' AND e.is_open")
 LOCK = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
 RUN = sa.text("SELECT id, kind, origin, zone, as_of, dry_run, state, phase, created_at FROM scan_run WHERE id = :id FOR UPDATE")
 SUM = sa.text("""
@@ -69,11 +73,17 @@ SELECT count(*) FILTER (WHERE state IN ('waiting', 'running')) AS open, count(*)
        coalesce(CAST(json_agg(found) AS text), '[]') AS found
 FROM scan_slice WHERE run_id = :id AND phase = :phase
 """)
-# What is usual: the median of the last scans; and on a day of the month on which charges fall on nearly everybody, what was found a month ago.
+# What is usual: the median of the last scans; and on a day of the month on which charges fall on nearly everybody, what was found a month ago. A scan by
+# hand of all zones is measured by the days of the clock's as well.
 USUAL = sa.text(f"""
-WITH earlier AS MATERIALIZED (
-    SELECT CAST(found ->> 'told' AS int) AS told, coalesce(as_of, CAST(created_at AS date)) AS day, row_number() OVER (ORDER BY created_at DESC) AS back
-    FROM scan_run WHERE kind = :kind AND state = 'done' AND NOT dry_run AND origin = :origin AND zone IS NOT DISTINCT FROM :zone AND created_at > :since
+WITH known AS MATERIALIZED (
+    SELECT CAST(found ->> 'told' AS int) AS told, coalesce(as_of, CAST(created_at AS date)) AS day, created_at, origin, zone
+    FROM scan_run WHERE kind = :kind AND state = 'done' AND NOT dry_run AND created_at > :since
+), earlier AS MATERIALIZED (
+    SELECT told, day, row_number() OVER (ORDER BY created_at DESC) AS back FROM (
+        SELECT told, day, created_at FROM known WHERE origin = :origin AND zone IS NOT DISTINCT FROM :zone
+        UNION ALL SELECT sum(told), day, max(created_at) FROM known WHERE CAST(:origin AS text) = 'hand' AND origin = 'clock' GROUP BY day
+    ) k
 )
 SELECT CASE WHEN (SELECT count(*) FROM earlier) >= {ENOUGH_HISTORY} THEN greatest(
     (SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY told) FROM earlier WHERE back <= 7),
@@ -93,6 +103,7 @@ SELECT r.id FROM scan_run r WHERE r.state IN ('queued', 'running') AND NOT EXIST
 """)
 
 SAMPLES = 20
+TOGETHER = 500  # that a dry run appraises
 
 Appraise = Callable[[AsyncSession, Sequence[Hit]], Awaitable[tuple[dict[str, Any], list[dict[str, Any]]]]]
 
@@ -113,14 +124,31 @@ class Slice:
     attempts: int
     candidates: Sequence[UUID] | None
     created_at: datetime
+    asked_at: datetime
 
     @property
     def span(self) -> Span:
         return Span(self.first, self.last, self.zones)
 
-    def whose(self, moment: datetime) -> Span | These:
-        """Whom to look at: what was found a good while ago may not be all by now."""
-        return self.span if self.candidates is None or moment - self.created_at > FRESH else These(self.candidates)
+    async def whose(self, session: AsyncSession, moment: datetime) -> Span | These:
+        """Whom to look at: what was found a good while ago may not be all by now. A spell that has begun since the count is looked at as well, or it
+        would be ended as if the money lasted."""
+        if self.candidates is None or moment - self.created_at > FRESH:
+            return self.span
+        if self.kind != "exhaustion":
+            return These(self.candidates)
+        begun = (await session.execute(IN_SPELL[self.span.way], self.span.values)).scalars()
+        return These(list({*self.candidates, *begun}))
+
+    async def day(self, session: AsyncSession, moment: datetime) -> date:
+        """The day to take as today. A scan that waited over midnight, for a worker or for a confirmation, looks at the day that it is by now: what was due
+        meanwhile is history. Upcoming charges belong to the day on which they are told, and a dry run to the one it was asked for."""
+        if self.kind == "upcoming" or self.dry_run or moment - self.asked_at < timedelta(0):
+            return self.as_of
+        names = self.zones if self.zones is not None else await zones(session)
+        return self.as_of + min(
+            (today_in(name, LAST_ZONE, moment).date() - today_in(name, LAST_ZONE, self.asked_at).date() for name in names), default=timedelta(0)
+        )
 
 
 MULTIPLE, LEAST = 3.0, 100
@@ -174,27 +202,41 @@ class Scanner:
     async def _slice(self, session: AsyncSession, piece: Slice) -> bool:
         """Look, and in the second phase tell; whether no other slice is open. One snapshot: a payment that comes meanwhile is seen when the event is planned."""
         moment = clock()
-        await session.execute(LOCK, {"key": f"{piece.kind}:{piece.first}"})
+        if not piece.dry_run:  # which writes nothing and may take its time
+            await session.execute(LOCK, {"key": f"{piece.kind}:{piece.first}:{piece.zones}"})
         wanted, _ = await self._wanted(session)
+        as_of = await piece.day(session, moment)
         candidates, fresh = None, wanted.fresh(moment)
         if piece.phase == "tell":
-            await find(session, piece.kind, piece.whose(moment), piece.as_of, wanted, moment)
+            await find(session, piece.kind, await piece.whose(session, moment), as_of, wanted, moment)
             await close(session, piece.kind, piece.span, fresh, moment)
             told = await tell(session, piece.run_id, moment)
             found: dict[str, Any] = {"told": told.told, "covered": told.covered}
         else:
-            counted = await count(session, piece.kind, piece.span, piece.as_of, wanted, moment)
+            counted = await count(session, piece.kind, piece.span, as_of, wanted, moment)
             found = {"told": counted.told, "covered": counted.covered, "accounts": counted.accounts, "frozen": counted.frozen, "stale": counted.stale}
             if piece.dry_run:
-                await find(session, piece.kind, These(counted.candidates), piece.as_of, wanted, moment)
-                more, sample = await self._appraise(session, [hit for hit in await hits_found(session) if not hit.covered])
-                found |= more | {"sample": sample[:SAMPLES]}
+                await find(session, piece.kind, These(counted.candidates), as_of, wanted, moment)
+                found |= await self._appraised(session)
             else:
                 candidates = counted.candidates
         done = (await session.execute(DONE, {"candidates": candidates, "found": orjson.dumps(found).decode(), **key_of(piece)})).first()
         if done is None:
             raise SliceLost  # its lease ended and another has it: what we did is undone with this transaction
         return bool(done.is_last)
+
+    async def _appraised(self, session: AsyncSession) -> dict[str, Any]:
+        """Some at a time: neither is all of a slice kept in mind, nor does the process stand still for it."""
+        total: dict[str, Any] = {}
+        sample: list[dict[str, Any]] = []
+        after, hits = 0, await hits_found(session, 0, TOGETHER)
+        while hits or not after:  # of nobody, too, there are counts
+            more, some = await self._appraise(session, [hit for hit in hits if not hit.covered])
+            _add(total, more)
+            sample = (sample + some)[:SAMPLES]
+            after += TOGETHER
+            hits = await hits_found(session, after, TOGETHER)
+        return total | {"sample": sample}
 
     async def _tidy(self) -> bool:
         """Whoever marked the last slice of a phase may have died before he could say so."""
@@ -222,6 +264,7 @@ class Scanner:
             }
             if summed.failed:
                 await session.execute(SET, values | {"state": "failed", "phase": run.phase, "error": summed.error})
+                await session.execute(STRIP, {"id": run_id})
             elif run.phase == "tell" or run.dry_run:
                 await session.execute(SET, values | {"state": "done", "phase": run.phase})
                 await session.execute(STRIP, {"id": run_id})

@@ -62,7 +62,7 @@ async def ask_for_due(
                 run_id = await ask_for(session, kind, origin="clock", by="clock", days={zone: day}, zone=zone, as_of=day)
                 if run_id is not None:
                     asked.append(run_id)
-                    known[kind] = "queued"
+                known[kind] = "queued"  # by us, or by another just now: threshold waits for it in any case
     return asked
 
 

@@ -32,7 +32,7 @@ from app.core.config import Settings
 from app.core.db import Database, is_away, is_conflict
 from app.core.ids import new_id
 from app.core.wakeups import Wakeups
-from app.forecasts.truth import REMINDERS
+from app.forecasts.find import TYPES
 from app.forecasts.watch import EPISODES_OF, concerns
 from app.gateways.operators import operators_of
 from app.gateways.roads import ROADS, Roads
@@ -42,7 +42,7 @@ from app.notifications.caps import CAPS, Counted, limits_in, weightiest_first
 from app.notifications.coalesce import Joined, Together
 from app.notifications.delivery import course_of, spread
 from app.notifications.links import Links
-from app.notifications.reminders import Moved, balances_moved, is_ours, still_true, supersede, until_midnight, without_doubles
+from app.notifications.reminders import Moved, balances_moved, is_ours, may_wait, still_true, supersede, until_midnight, without_doubles
 from app.notifications.rows import Rows, cut_for
 from app.notifications.states import State
 from app.notifications.stops import STOPS, Stops
@@ -93,7 +93,11 @@ WITH known AS MATERIALIZED (
 SELECT id, account_id, channel, address, label, dead IS NOT NULL AS suppressed, coalesce(dead, false) AS dead, verified FROM known LEFT JOIN barred USING (channel, address) ORDER BY id
 """)
 # Taken in at the very moment of an erasure: its data goes the way of the account's.
-FORGET = sa.text("UPDATE event SET data = '{}' WHERE id = ANY(CAST(:ids AS uuid[]))")
+FORGET = [
+    sa.text("UPDATE event SET data = '{}' WHERE id = ANY(CAST(:ids AS uuid[]))"),
+    sa.text("UPDATE forecast_hit SET inputs = '{}' WHERE account_id = ANY(CAST(:accounts AS uuid[]))"),
+    sa.text("DELETE FROM forecast_episode WHERE account_id = ANY(CAST(:accounts AS uuid[]))"),
+]
 ERASED = "erased"
 
 
@@ -186,7 +190,7 @@ class Planner:
             contacts[account_id].append(Reached(contact_id, *rest))
         operators = await operators_of(session, addresses_in(contacts)) if router.asks_operator else {}
         events, untrue, doubles = await self._true_ones(session, events)
-        rows, tally, queues, now, gone = Rows(), Counter[tuple[str, ...]](), set[str](), clock(), list[UUID]()
+        rows, tally, queues, now, gone = Rows(), Counter[tuple[str, ...]](), set[str](), clock(), list[Waiting]()
         for event in untrue:
             rows.decide(event.id, event.account.id, event.type, [skipped_decision(event.type, Skipped(None, None, "resolved"))], now)
         for event in doubles:
@@ -195,13 +199,14 @@ class Planner:
         together, counted = await Together.of(session, events, types, contacts), await Counted.of(session, events, types, limits)
         for event in weightiest_first(events, types, counted.codes):
             if event.account.status == ERASED:
-                gone.append(event.id)
+                gone.append(event)
                 rows.decide(event.id, event.account.id, event.type, [skipped_decision(event.type, Skipped(None, None, "account_erased"))], now)
             else:
                 self._decide_one(event, contacts[event.account.id], router, operators, stops, now, rows, tally, queues, together, counted)
         rows.beside += [together, counted]
         if gone:
-            await session.execute(FORGET, {"ids": gone})
+            for statement in FORGET:
+                await session.execute(statement, {"ids": [event.id for event in gone], "accounts": [event.account.id for event in gone]})
         return rows, tally, queues
 
     async def _true_ones(self, session: AsyncSession, events: list[Waiting]) -> tuple[list[Waiting], list[Waiting], list[Waiting]]:
@@ -209,9 +214,9 @@ class Planner:
         more serious one leaves nothing to say."""
         told: dict[UUID, Moved] = {}
         for event in events:
-            if event.data.get("balance") is not None and event.type not in REMINDERS and concerns(event.account, event.account.episodes):
+            if event.data.get("balance") is not None and tells_balance(event) and self._is_concerned(event.account):
                 moved = told.setdefault(event.account.id, Moved(event.account))
-                moved.balances.append(Decimal(event.data["balance"]))
+                moved.balances.append((event.time, Decimal(event.data["balance"])))
                 if event.type == "payment.received":
                     moved.paid = Decimal(event.data["amount"])
         if told:
@@ -221,6 +226,10 @@ class Planner:
             return events, [], []
         answers = await still_true(session, [(event.type, event.data, event.account) for event in asked], self._settings.timezone, self._catalogue)
         now_true = {event.id: data for event, data in zip(asked, answers, strict=True)}
+        # What made it untrue may have come in the middle of the scan, before there was a spell to end: the next fall has to be told again.
+        untold = {event.account.id: Moved(event.account) for event in asked if now_true[event.id] is None and event.account.id not in told}
+        if untold:
+            await balances_moved(session, untold.values(), self._settings.timezone, self._catalogue)
         kept = [replace(event, data=data) if (data := now_true.get(event.id, event.data)) is not None else None for event in events]
         alive = [event for event in kept if event is not None]
         ours = [event for event in alive if event.id in now_true]
@@ -231,6 +240,9 @@ class Planner:
             [event for event in asked if now_true[event.id] is None],
             [event for event in ours if event.id in doubles],
         )
+
+    def _is_concerned(self, account: Any) -> bool:
+        return concerns(account, account.episodes) or may_wait(account, self._catalogue)
 
     def _decide_one(
         self,
@@ -322,6 +334,11 @@ class Planner:
         if first is not None:
             counted.add(event.id, account.id, rules, first, around.zone)
         rows.decide(event.id, event.account.id, event.type, decisions, now)
+
+
+def tells_balance(event: Waiting) -> bool:
+    """Whether its balance is news: that of our own reminder is none, and of a threshold that the billing itself tells we need not tell again."""
+    return event.type != TYPES["threshold"] and not is_ours(event.type, event.source)
 
 
 async def take(session: AsyncSession, batch: int) -> list[Waiting]:

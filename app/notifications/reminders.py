@@ -9,7 +9,7 @@ Time makes reminders untrue as well: "3 days left" is wrong the next day. None g
 held then, and released anew.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -51,36 +51,49 @@ WAITING = sa.text("""
 SELECT m.id, m.account_id, m.type FROM message m JOIN outbox o ON o.message_id = m.id
 WHERE m.account_id = ANY(CAST(:accounts AS uuid[])) AND m.id >= :oldest AND m.type = ANY(CAST(:types AS text[])) AND m.resend_of IS NULL
 """)
-# Our own alone: what the billing says of itself is believed. `rewritten`: its words are not those of the event's data.
+# Our own alone: what the billing says of itself is believed. `rewritten`: its words are not those of the event's data. What is just being released is
+# waited for: it may go out with the figures of before.
 OURS_WAITING = sa.text("""
 SELECT m.id, m.account_id, m.type, o.state, o.resent, CAST(e.data AS text) AS data,
        EXISTS (SELECT FROM message_change c WHERE c.message_id = m.id AND c.state = 'queued') AS rewritten
 FROM message m JOIN outbox o ON o.message_id = m.id JOIN event e ON e.id = m.event_id
 WHERE m.account_id = ANY(CAST(:accounts AS uuid[])) AND m.id >= :oldest AND m.type = ANY(CAST(:types AS text[])) AND m.resend_of IS NULL
-  AND e.source = :source AND o.state = ANY(CAST(:states AS text[])) ORDER BY m.id
+  AND e.source = :source AND o.state = ANY(CAST(:states AS text[])) ORDER BY m.id FOR UPDATE OF o
 """)
 # Release writes it anew.
 WRITE_ANEW = sa.text("""
 UPDATE outbox SET state = 'held', reason = 'outdated', not_before = greatest(not_before, :now)
 WHERE message_id = ANY(CAST(:ids AS uuid[])) AND state = 'queued' RETURNING message_id
 """)
-# Accounts that changed otherwise than by an event (PATCH, PUT, import), where that may matter.
+# On the wire. It may be put back into the queue, and must not go again then.
+LAST_TRY = sa.text("UPDATE outbox SET expires_at = LEAST(expires_at, :now) WHERE message_id = ANY(CAST(:ids AS uuid[])) AND state = 'sending'")
+# Accounts that changed otherwise than by an event (PATCH, PUT, import), where that may matter. The account first, as whoever writes both does, and without
+# waiting for it; what is read of it is read when it is ours, by another statement: this one may have seen what somebody was just about to change.
+TAKE_MOVED = sa.text("""
+SELECT a.id FROM (SELECT account_id FROM balance_moved) m
+CROSS JOIN LATERAL (SELECT id FROM account WHERE id = m.account_id FOR NO KEY UPDATE SKIP LOCKED) a LIMIT :batch
+""")
 MOVED = sa.text(f"""
-WITH moved AS (
-    DELETE FROM balance_moved WHERE account_id = ANY(ARRAY(SELECT account_id FROM balance_moved LIMIT :batch FOR UPDATE SKIP LOCKED)) RETURNING account_id
-)
-SELECT a.id, a.status, a.balance, a.balance_as_of, a.credit_limit, a.warned_at AS threshold, a.warning_days, a.upcoming_days, a.timezone,
-       {EPISODES_OF} AS episodes
-FROM account a WHERE a.id = ANY(ARRAY(SELECT account_id FROM moved)) ORDER BY a.id FOR NO KEY UPDATE OF a
+WITH moved AS (DELETE FROM balance_moved WHERE account_id = ANY(CAST(:ids AS uuid[])) RETURNING account_id, highest, highest_as_of)
+SELECT a.id, a.status, a.balance, a.balance_as_of, a.credit_limit, a.warned_at AS threshold, a.warning_days, a.upcoming_days, a.timezone, {EPISODES_OF} AS episodes, m.highest, m.highest_as_of
+FROM account a JOIN moved m ON m.account_id = a.id WHERE a.id = ANY(CAST(:ids AS uuid[])) ORDER BY a.id
+""")
+# The spells of locked accounts as they are now, and of when the newest balance is that somebody was told of in one of them that is open.
+SPELLS = sa.text(f"""
+SELECT a.id, {EPISODES_OF} AS episodes, (
+    SELECT max(CAST(h.inputs ->> 'balance_as_of' AS timestamptz)) FROM forecast_episode e
+    JOIN forecast_hit h ON h.account_id = e.account_id AND h.kind = e.kind AND h.episode = e.number WHERE e.account_id = a.id AND e.is_open
+) AS told_of
+FROM unnest(CAST(:ids AS uuid[])) AS a(id)
 """)
 
 
 @dataclass(slots=True)
 class Moved:
-    """A locked account (with its `episodes`), the balances that were told of it, oldest first, and the last payment among what told them."""
+    """A locked account (with its `episodes`), the balances that were told of it and of when they are, oldest first, and the last payment among them."""
 
     account: Any
-    balances: list[Decimal] = field(default_factory=list)
+    balances: list[tuple[datetime, Decimal]] = field(default_factory=list)
     paid: Decimal | None = None
 
 
@@ -96,6 +109,11 @@ def is_told(catalogue: Catalogue, code: str) -> bool:
 def is_ours(code: str, source: str | None) -> bool:
     """Whether an event is a reminder of our own: the billing's own ones are believed."""
     return code in REMINDERS and source == SOURCE
+
+
+def may_wait(account: Any, catalogue: Catalogue) -> bool:
+    """Whether this locked account may have a reminder waiting that depends on its balance, in a spell or after one."""
+    return account.status == "active" and (in_spell(account.episodes) or (bool(account.episodes) and is_told(catalogue, RESTORED)))
 
 
 def until_midnight(send_until: datetime | None, not_before: datetime, zone: ZoneInfo) -> datetime:
@@ -117,23 +135,32 @@ def today_of(account: Any, zone: str, moment: datetime) -> date:
     return today_in(account.timezone, zone, moment).date()
 
 
-async def balances_moved(session: AsyncSession, told: Iterable[Moved], zone: str, catalogue: Catalogue) -> Seen:
+async def balances_moved(session: AsyncSession, told: Collection[Moved], zone: str, catalogue: Catalogue) -> Seen:
     """Thresholds that were crossed are told; spells that have ended are closed, and their reminders cancelled; other figures are corrected."""
-    moment = clock()
+    moment, wanted = clock(), wanted_of(catalogue)
     moved = {item.account.id: item for item in told if concerns(item.account, item.account.episodes)}
-    if not moved:
-        return Seen()
-    watched = [
-        Watched(item.account, [*item.balances, item.account.balance], item.account.episodes, today_of(item.account, zone, moment)) for item in moved.values()
-    ]
-    seen = await watch(session, watched, wanted_of(catalogue), moment, warns=is_told(catalogue, TYPES["exhaustion"]))
+    fresh = [item for item in moved.values() if item.account.balance_as_of is None or item.account.balance_as_of >= wanted.fresh(moment)]
+    watched = await _watched(session, fresh, zone, moment)
+    seen = await watch(session, watched, wanted, moment, warns=is_told(catalogue, TYPES["exhaustion"])) if watched else Seen()
     await cancel_resolved(session, seen.resolved, moment)
     if seen.ended and is_told(catalogue, RESTORED):
         lifted = [(moved[account_id].account, ended, moved[account_id].paid) for account_id, ended in seen.ended.items()]
         seen.told += await tell_restored(session, lifted, moment)
-    warned = [item.account for item in moved.values() if in_spell(item.account.episodes)]
-    await recheck(session, warned, zone, catalogue, moment)
+    await recheck(session, [item.account for item in told if may_wait(item.account, catalogue)], zone, catalogue, moment)
     return seen
+
+
+async def _watched(session: AsyncSession, moved: Sequence[Moved], zone: str, moment: datetime) -> list[Watched]:
+    """With their spells as they are, and without the balances that came late: what lifted an account before a fall that was told has ended no spell."""
+    ids = [item.account.id for item in moved if in_spell(item.account.episodes)]
+    spells = {row.id: row for row in (await session.execute(SPELLS, {"ids": ids})).all()} if ids else {}
+    watched = []
+    for item in moved:
+        account, known = item.account, spells.get(item.account.id)
+        told_of, episodes = (known.told_of, known.episodes) if known is not None else (None, account.episodes)
+        balances = [balance for at, balance in item.balances if told_of is None or at >= told_of]
+        watched.append(Watched(account, [*balances, account.balance], episodes, today_of(account, zone, moment)))
+    return watched
 
 
 async def cancel_resolved(session: AsyncSession, resolved: dict[UUID, list[str]], moment: datetime) -> int:
@@ -143,7 +170,10 @@ async def cancel_resolved(session: AsyncSession, resolved: dict[UUID, list[str]]
     types = sorted({code for codes in resolved.values() for code in codes})
     rows = (await session.execute(WAITING, {"accounts": list(resolved), "types": types, "oldest": first_id_at(moment - WAITS_AT_MOST)})).all()
     ids = [row.id for row in rows if row.type in resolved[row.account_id]]
-    return len(await close(session, ids, State.CANCELLED, "resolved", moment)) if ids else 0
+    cancelled = len(await close(session, ids, State.CANCELLED, "resolved", moment)) if ids else 0
+    if cancelled < len(ids):
+        await session.execute(LAST_TRY, {"ids": ids, "now": moment})
+    return cancelled
 
 
 async def recheck(session: AsyncSession, accounts: Sequence[Any], zone: str, catalogue: Catalogue, moment: datetime) -> None:
@@ -214,13 +244,16 @@ class Reminders:
         """Take up to 500 accounts. How many there were; twice over changes nothing."""
 
         async def work(session: AsyncSession) -> tuple[int, int]:
-            rows = (await session.execute(MOVED, {"batch": BATCH})).all()
-            if not rows:
+            ids = list((await session.execute(TAKE_MOVED, {"batch": BATCH})).scalars())
+            if not ids:
                 return 0, 0
+            rows, moment = (await session.execute(MOVED, {"ids": ids})).all(), clock()
             await self._catalogue.refresh(session)
-            seen = await balances_moved(session, [Moved(row) for row in rows], self._settings.timezone, self._catalogue)
-            rest = [row for row in rows if not (concerns(row, row.episodes) and in_spell(row.episodes))]
-            await recheck(session, rest, self._settings.timezone, self._catalogue, clock())
+            seen = await balances_moved(
+                session, [Moved(row, [(row.highest_as_of or moment, row.highest)]) for row in rows], self._settings.timezone, self._catalogue
+            )
+            rest = [row for row in rows if not may_wait(row, self._catalogue)]
+            await recheck(session, rest, self._settings.timezone, self._catalogue, moment)
             return len(rows), seen.told
 
         taken, told = await self._database.again(work)

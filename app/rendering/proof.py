@@ -79,7 +79,11 @@ def unpublishable(type_code: str, schema: dict[str, Any] | None, channel: str, l
         found += [placed(name, problem) for problem in unknown_names(tree, source, full)]
     if found:
         return found
-    for values, when in ((full, ""), (least, " when the data have only what this type requires"), (several, " when one message tells several events (`count`)")):
+    for values, when in (
+        (full, ""),
+        (least, " when the data have only what this type requires"),
+        (several, " when one message tells several events (`count`)"),
+    ):
         try:
             Version(version.template_id, version.version, channel, locale, version.subject, version.text, version.html, properties).compose(values)
         except RenderFailed as error:

@@ -27,7 +27,9 @@ FROM gateway WHERE kind = 'smpp'
 """)
 USAGE = sa.text("SELECT scope, name, parts, cost FROM usage WHERE day = :day")
 # Held by a budget means held until midnight: that is what the index knows, by priority.
-ANY_HELD = sa.text("SELECT EXISTS (SELECT FROM outbox WHERE state = 'held' AND stopped_at IS NULL AND priority IN (0, 1, 2) AND not_before = :midnight AND reason = 'budget')")
+ANY_HELD = sa.text(
+    "SELECT EXISTS (SELECT FROM outbox WHERE state = 'held' AND stopped_at IS NULL AND priority IN (0, 1, 2) AND not_before = :midnight AND reason = 'budget')"
+)
 HELD = sa.text("""
 SELECT o.gateway, m.type, count(*) AS number FROM outbox o JOIN message m ON m.id = o.message_id
 WHERE o.state = 'held' AND o.stopped_at IS NULL AND o.priority IN (0, 1, 2) AND o.not_before = :midnight AND o.reason = 'budget' GROUP BY 1, 2

@@ -43,10 +43,18 @@ def upgrade() -> None:
             nullable=True,
         ),
     )
-    op.create_table("balance_moved", sa.Column("account_id", sa.Uuid(), nullable=False), sa.PrimaryKeyConstraint("account_id", name=op.f("pk_balance_moved")))
+    op.create_table(
+        "balance_moved",
+        sa.Column("account_id", sa.Uuid(), nullable=False),
+        sa.Column("highest", sa.Numeric(14, 2), nullable=False),
+        sa.Column("highest_as_of", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("account_id", name=op.f("pk_balance_moved")),
+    )
     op.create_index("ix_account_timezone_id", "account", ["timezone", "id"])
     op.add_column("account", sa.Column("imported", sa.BigInteger(), nullable=True))
     op.add_column("account", sa.Column("imported_lists", sa.BigInteger(), nullable=True))
+    # A new balance finds room in the same page, and then no index has to hear of it.
+    op.execute("ALTER TABLE account SET (fillfactor = 85)")
     # A third of the server's time in an import. Accounts are never deleted, and whoever writes what belongs to one has it locked (app/accounts/models.py).
     op.drop_constraint("fk_contact_account_id", "contact", type_="foreignkey")
     op.drop_constraint("fk_planned_charge_account_id", "planned_charge", type_="foreignkey")
@@ -134,6 +142,7 @@ def downgrade() -> None:
     op.drop_index("ix_account_timezone_id", table_name="account")
     op.create_foreign_key("fk_planned_charge_account_id", "planned_charge", "account", ["account_id"], ["id"], ondelete="CASCADE")
     op.create_foreign_key("fk_contact_account_id", "contact", "account", ["account_id"], ["id"], ondelete="CASCADE")
+    op.execute("ALTER TABLE account RESET (fillfactor)")
     op.drop_column("account", "imported_lists")
     op.drop_column("account", "imported")
     op.drop_column("planned_charge", "calendar_key")

@@ -112,6 +112,11 @@ SETTINGS = [
     ("charges.upcoming", {"days_before": 0}, 422),
     ("charges.upcoming", {"days_before": 3, "x": 1}, 422),
     ("payment.received", {"days_before": 3}, 422),
+    ("balance.exhausting", {"days_before": [5, 2], "alarm_multiple": 2, "stale_after_days": None}, 200),
+    ("balance.exhausting", {"days_before": [5, 2], "alarm_multiple": "2"}, 422),
+    ("balance.threshold_reached", {"at_once_share": 1}, 200),
+    ("balance.threshold_reached", {"at_once_share": "0.5"}, 422),
+    ("balance.threshold_reached", {"at_once_share": True}, 422),
 ]
 
 

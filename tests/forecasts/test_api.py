@@ -4,9 +4,12 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from uuid import uuid4
 
+import orjson
 import pytest
 
+from app.core.wakeups import Wakeups
 from app.forecasts.schedule import today_in
+from app.notifications.plan import Planner
 from tests.builders.accounts import an_account
 from tests.builders.charges import a_charge
 from tests.forecasts.test_scan import a_scanner, sql
@@ -337,4 +340,29 @@ async def test_an_erased_account_leaves_no_figures_behind(api, anna, database):
 
     assert [row.inputs for row in await sql(database, "SELECT inputs FROM forecast_hit")] == [{}]
     assert [row.sample for row in await sql(database, "SELECT sample FROM scan_run")] == [[]]
+    assert await sql(database, "SELECT 1 FROM forecast_episode") == []
+
+
+async def test_an_erasure_finds_what_a_dry_run_at_work_has_sampled(api, anna, database):
+    await scanned(api, database, kind="exhaustion", as_of="2026-11-29", dry_run=True)
+    await sql(database, "UPDATE scan_run SET state = 'running', sample = '[]'")
+    await sql(database, """UPDATE scan_slice SET found = found || '{"sample": [{"account": "100500", "text": "Anna"}]}'""")
+
+    assert (await api.delete("/accounts/100500")).status_code == 204
+
+    assert [row.found.get("sample") for row in await sql(database, "SELECT found FROM scan_slice")] == [None]
+
+
+async def test_a_scan_that_commits_after_an_erasure_leaves_no_figures_when_it_is_planned(api, anna, database, settings):
+    await scanned(api, database, kind="exhaustion", as_of="2026-11-29")
+    inputs = (await sql(database, "SELECT inputs FROM forecast_hit"))[0].inputs
+    (event_id,) = (await sql(database, "SELECT event_id FROM forecast_hit"))[0]
+    assert (await api.delete("/accounts/100500")).status_code == 204
+    await sql(database, "UPDATE forecast_hit SET inputs = CAST(:inputs AS jsonb)", inputs=orjson.dumps(inputs).decode())  # as if it had been found just now
+    await sql(database, "INSERT INTO forecast_episode SELECT account_id, kind, episode, true, 1, at FROM forecast_hit")
+    await sql(database, "INSERT INTO event_waiting SELECT id, account_id FROM event WHERE id = :id", id=event_id)
+
+    await Planner(database, settings, Wakeups(settings.redis_url, direct=lambda _queue: True)).plan()
+
+    assert [row.inputs for row in await sql(database, "SELECT inputs FROM forecast_hit")] == [{}]
     assert await sql(database, "SELECT 1 FROM forecast_episode") == []

@@ -89,3 +89,11 @@ async def test_what_it_finds_is_no_reason_for_an_alarm_and_no_measure_of_the_usu
         assert (await dry_run(database, settings, "exhaustion"))["state"] == "done"
 
     assert [row.usual for row in await sql(database, "SELECT usual FROM scan_run")] == [None] * 4
+
+
+async def test_one_that_finds_nobody_has_its_counts_as_well(database, settings):
+    await an_account(database, phones=(), balance=Decimal("100.00"))
+
+    found = (await dry_run(database, settings, "exhaustion"))["found"]
+
+    assert (found["told"], found["by_channel"], found["sms_parts"], Decimal(found["cost"])) == (0, {}, 0, 0)

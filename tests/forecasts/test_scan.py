@@ -175,3 +175,22 @@ async def test_what_was_found_on_the_same_day_of_the_last_month_is_usual(databas
 
     assert (run["state"], run["usual"]) == ("done", 30)
     assert other["usual"] == 1
+
+
+async def test_a_scan_by_hand_is_measured_by_the_days_of_the_clocks(database):
+    accounts = await accounts_with(database, [[] for _ in range(40)])
+    for day in range(16, 20):
+        for zone in ("Europe/Moscow", "Asia/Omsk"):
+            await sql(
+                database,
+                """INSERT INTO scan_run (id, kind, origin, zone, as_of, dry_run, state, phase, requested_by, found, sample, created_at)
+                VALUES (gen_random_uuid(), 'threshold', 'clock', :zone, :day, false, 'done', 'tell', 't', '{"told": 2}', '[]', now() - interval '1 day')""",
+                zone=zone,
+                day=date(2026, 11, day),
+            )
+    for account in accounts:
+        await set_balance(database, account, "5")
+
+    run = await scanned(database, "threshold", date(2026, 11, 23), alarm=Alarm(multiple=3, least=0))
+
+    assert (run["state"], run["usual"]) == ("needs_confirmation", 4)

@@ -118,3 +118,13 @@ async def test_account_that_the_brake_left_is_not_told_that_its_balance_is_resto
 
     assert seen.ended == {}
     assert await told(database) == ["balance.threshold_reached"]
+
+
+async def test_the_brake_counts_whoever_was_told_and_not_the_message_that_was_not_needed(database, monkeypatch):
+    monkeypatch.setattr(brake, "LEAST", 2)
+    first, second = await accounts_with(database, [[Charge("daily", D("10"))], [Charge("daily", D("10"))]])
+
+    await balances(database, first, "15")
+    await balances(database, second, "15")
+
+    assert await told(database) == ["balance.exhausting"] * 2

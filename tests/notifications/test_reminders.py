@@ -113,7 +113,7 @@ async def test_a_threshold_is_told_by_the_event_that_crossed_it(database, planne
 async def test_a_balance_that_was_patched_is_looked_at_as_well(database, planner: Planner, settings, wakeups):
     account = await an_account(database, balance=Decimal("100.00"), threshold=Decimal("50.00"))
     await rows(database, "UPDATE account SET balance = 40, balance_as_of = now() WHERE id = :id", id=account.id)
-    await rows(database, "INSERT INTO balance_moved VALUES (:id)", id=account.id)
+    await rows(database, "INSERT INTO balance_moved VALUES (:id, 0)", id=account.id)
 
     reminders = Reminders(database, settings, wakeups)
     assert await reminders.follow() == 1

@@ -43,9 +43,9 @@ async def asked(api, **given) -> str:
 @asynccontextmanager
 async def stuck(database, n):
     """Whoever takes this slice of the exhaustion scan stands still in the middle of it."""
-    first = UUID(int=n * 10 + 1)
+    first = UUID(int=n * 10 + 1 if n else 0)
     async with database.engine.connect() as connection:
-        await connection.execute(sa.text("SELECT pg_advisory_lock(hashtextextended(:key, 0))"), {"key": f"exhaustion:{first}"})
+        await connection.execute(sa.text("SELECT pg_advisory_lock(hashtextextended(:key, 0))"), {"key": f"exhaustion:{first}:None"})
         try:
             yield
         finally:
