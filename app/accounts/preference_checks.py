@@ -1,7 +1,7 @@
 """What is wrong with choices, and what they will not do that somebody may expect. Pure.
 
 A choice that was there already is not judged again: a type that has become mandatory since, or a limit that the operator has lowered, must not keep the
-subscriber from changing anything else.
+subscriber from changing anything else. Hours of a contact are judged again with those of the account: the two have to have a moment in common.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,8 +52,10 @@ def check(before: Leaves, after: Leaves, known: Known, root: tuple[str, ...] = (
     """Invalid, with every choice that cannot be made. `root`: where in the body the document stands."""
     contacts = {str(contact.id): contact for contact in known.contacts}
     found: list[FieldError] = []
+    other_hours = before.get(("hours",)) != after.get(("hours",))
     for place, value in after.items():
-        if before.get(place) != value and (fault := _fault(place, value, after, known, contacts)) is not None:
+        is_news = before.get(place) != value or (other_hours and place[0] == "contacts" and place[-1] == "hours" and place[1] in contacts)
+        if is_news and (fault := _fault(place, value, after, known, contacts)) is not None:
             found.append(FieldError(pointer(*root, *place), *fault))
     if found:
         raise Invalid(f"{found[0].pointer}: {found[0].detail}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else ""), errors=found[:50])

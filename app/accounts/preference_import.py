@@ -4,6 +4,7 @@ What a line says replaces the choices under the keys that it gives. It is taken 
 subscriber has chosen since. A line whose preferences cannot be taken is not taken at all.
 """
 
+import asyncio
 from collections.abc import Mapping
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from app.accounts.preference_checks import Known, check, with_ids
 from app.accounts.preference_shapes import check_size, replaced
 from app.accounts.preference_store import Change, Stored, ask_replan, contacts_of, stored, write
 from app.accounts.snapshots import Snapshot
+from app.accounts.writes import BREATH
 from app.catalogue.registry import Catalogue
 from app.core.clock import now
 from app.core.errors import Invalid
@@ -38,7 +40,9 @@ async def take_preferences(session: AsyncSession, said: Mapping[UUID, Snapshot],
     has, contacts, catalogue = await stored(session, ids), await contacts_of(session, ids), Catalogue()
     await catalogue.refresh(session)
     changes, faults = [], dict[str, Invalid]()
-    for account in accounts:
+    for turn, account in enumerate(accounts):
+        if turn % BREATH == 0:
+            await asyncio.sleep(0)  # the loop has other requests to serve
         given, before = said[account.id].preferences, has.get(account.id, Stored())
         if given is None or given.digest == before.imported:
             continue

@@ -52,12 +52,13 @@ WHERE a.id = v.id
 # The caller has locked the accounts, so a sweep that has such a line in hand waits for him, and sees what he has changed.
 ASK_REPLAN = sa.text("INSERT INTO replan_waiting (account_id) SELECT unnest(CAST(:ids AS uuid[])) ON CONFLICT DO NOTHING")
 # Quiet hours hold SMS alone; the zone '' is every one that has no hours of its own. Nobody has locked these accounts: a line that a sweep has in hand is
-# waited for, and put there again, lest it be answered with the hours of before.
+# waited for, and put there again, lest it be answered with the hours of before. In the order of ids, as everybody puts them there.
 ASK_REPLAN_OF_ZONE = sa.text("""
 INSERT INTO replan_waiting (account_id)
 SELECT DISTINCT m.account_id FROM outbox o JOIN message m ON m.id = o.message_id JOIN account a ON a.id = m.account_id
 WHERE o.channel = 'sms' AND o.state = ANY(CAST(:states AS text[]))
   AND (a.timezone = :zone OR (CAST(:zone AS text) = '' AND NOT EXISTS (SELECT FROM quiet_hours q WHERE q.zone = a.timezone)))
+ORDER BY m.account_id
 ON CONFLICT (account_id) DO UPDATE SET account_id = excluded.account_id
 """)
 WAITING = ["held", "queued"]

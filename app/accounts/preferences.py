@@ -85,6 +85,13 @@ def refusal(rules: TypeRules, channel: str, contact_id: UUID, chosen: Preference
 
 
 _NO_TYPE, _NO_CONTACT = TypeChoice(), ContactChoice()
+_NOBODY = UUID(int=0)
+
+
+def is_wanted(rules: TypeRules, chosen: Preferences) -> bool:
+    """Whether some contact can be told of this type at all, whichever there are."""
+    reasons = {refusal(rules, channel, _NOBODY, chosen) for channel in rules.channels}
+    return None in reasons or ("not_chosen" in reasons and any(contact.types.get(rules.code) for contact in chosen.contacts.values()))
 
 
 @lru_cache(maxsize=8192)

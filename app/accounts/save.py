@@ -28,6 +28,9 @@ COLUMNS = (*WRITTEN, "number")
 # What decides whether somebody has to be reminded, and which day it is for him.
 MONEY = frozenset({"balance", "credit_limit", "threshold", "status", "charges", "timezone"})
 
+# What decides whether, where and at which hours what waits already may go.
+REACH = frozenset({"contacts", "timezone", "status"})
+
 Outcome = Literal["created", "updated", "unchanged"]
 
 _account, _contact, _charge = (SQLModel.metadata.tables[table.__tablename__] for table in (Account, Contact, PlannedCharge))
@@ -54,6 +57,8 @@ SELECT a.id, a.balance, a.balance_as_of FROM account a WHERE a.id = ANY(CAST(:id
     )
 ) ON CONFLICT (account_id) DO UPDATE SET highest = excluded.highest, highest_as_of = excluded.highest_as_of WHERE excluded.highest > b.highest
 """)
+# The accounts are locked: see `preference_store.ask_replan`, which is built upon this module.
+REPLAN = sa.text("INSERT INTO replan_waiting (account_id) SELECT unnest(CAST(:ids AS uuid[])) ON CONFLICT DO NOTHING")
 
 
 @dataclass(slots=True)
@@ -100,6 +105,8 @@ async def change(session: AsyncSession, given: Sequence[Snapshot]) -> dict[str, 
     await write(session, writes)
     if moved := [one.id for one in saved.values() if not MONEY.isdisjoint(one.changes)]:
         await session.execute(MOVED, {"ids": moved})
+    if reached := sorted(one.id for one in saved.values() if not REACH.isdisjoint(one.changes)):
+        await session.execute(REPLAN, {"ids": reached})
     return saved
 
 

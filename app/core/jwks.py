@@ -37,7 +37,8 @@ class KeySet:
         kid = jwt.get_unverified_header(token).get("kid")
         if not isinstance(kid, str):
             raise jwt.InvalidKeyError
-        if kid not in self._keys or self._age > LONGEST_AGE:
+        # Whose key is known does not wait for a fetch that somebody else has begun: while the provider is silent, strangers could begin one after the other.
+        if kid not in self._keys or (self._age > LONGEST_AGE and not self._lock.locked()):
             async with self._lock:
                 if self._is_time(kid):
                     await self._fetch()

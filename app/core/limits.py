@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from math import ceil
 from typing import Any, cast
 
@@ -69,6 +69,7 @@ class Rate:
 
 # What a person does in a cabinet, and a script does not. Behind one address there may be a house, or a whole mobile operator.
 WRITES, WRITES_FROM = Rate("writes", 60, 60), Rate("writes-from", 600, 1200)
+CLICKS = Rate("clicks", 20, 10)  # on the links of one contact: each leaves a proof for ever
 CODES, CODES_FROM = Rate("codes", 10, 4), Rate("codes-from", 100, 60)
 
 Asked = tuple[Rate, str]
@@ -146,6 +147,8 @@ def peer_of(request: Request) -> str:
         address = ip_address(host)
     except ValueError:
         return host
+    if isinstance(address, IPv6Address):
+        address = address.ipv4_mapped or address  # as a socket for both families names a client of the older one
     return str(address) if address.version == 4 else str(int(address) >> 64)
 
 

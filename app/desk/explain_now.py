@@ -16,6 +16,7 @@ from app.desk.explain_event import Since
 from app.desk.steps import Step, Teller
 from app.notifications.audience import Around, Reached, Skipped, Told, choose
 from app.notifications.caps import CAPS, Counted, limits_in
+from app.notifications.coalesce import first_told
 from app.notifications.delivery import course_of
 from app.notifications.plan import ACCOUNTS, CONTACTS, zone_of
 
@@ -42,7 +43,7 @@ async def now_steps(session: AsyncSession, teller: Teller, account_id: Any, code
     written = set((await session.execute(WRITTEN, {"type": code})).scalars())
     counted = await Counted.of(session, [Imagined(code, account)], catalogue.types, limits)
     choices = choose(rules, account.status, contacts, moment, around)
-    too_much, course = counted.refusal(account_id, rules, choices, around.zone), course_of(rules, choices, around)
+    too_much, course = counted.refusal(account_id, rules, first_told(rules, "", choices, around), around.zone), course_of(rules, choices, around)
     since = await Since.of(session, account_id, [contact.address for contact in contacts], moment)
     addresses = {contact.id: contact.address for contact in contacts}
     steps = [teller.step("now", None)]

@@ -78,6 +78,7 @@ async def _put(session: AsyncSession, request: Request, caller: Caller, account:
     before = (await stored(session, [account.id])).get(account.id, Stored())
     if before.revision or if_match is not None:
         require_match(if_match, before.revision)
+    check_size(body.leaves)  # before anything that takes its time with each of them
     seen = await _seen(session, request, account)
     after = with_ids(body.leaves, seen.known.contacts, request.app.state.settings.phone_region)
     after = {place: value for place, value in after.items() if not _is_left_over(place, before.leaves, seen.known)}

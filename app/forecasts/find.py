@@ -1,7 +1,8 @@
 """Who is to be told, in one slice: the rules meet what each account has been told before. Nothing is written but temporary tables.
 
 exhaustion  the stage is the smallest number of warning days that is reached; told when it is below the lowest one of this episode
-threshold   told when the balance is at or below it, once an episode; covered where this very day's exhaustion is told, the more serious of the two
+threshold   told when the balance is at or below it, once an episode; covered where this very day's exhaustion is told, the more serious of the two, unless its
+            subscriber has refused that one
 upcoming    told once for each due day
 
 `count` says how many they are, and who; `find` leaves them with their words in the table `found`, for `tell` or a dry run.
@@ -64,7 +65,12 @@ COUNT_RUNNING_OUT = sa.text("SELECT count(*) FILTER (WHERE is_new) AS told, 0 AS
 
 _LOW = """
 FROM account a LEFT JOIN forecast_episode e ON e.account_id = a.id AND e.kind = 'threshold' LEFT JOIN LATERAL (
-    SELECT true AS covered FROM forecast_hit h WHERE h.account_id = a.id AND h.kind = 'exhaustion' AND h.as_of = :as_of LIMIT 1
+    SELECT true AS covered FROM forecast_hit h WHERE h.account_id = a.id AND h.kind = 'exhaustion' AND h.as_of = :as_of AND NOT EXISTS (
+        SELECT FROM account_preference p WHERE p.account_id = a.id AND (
+            p.document #> '{{types,balance.exhausting,enabled}}' = 'false'
+            OR p.document #> '{{types,balance.exhausting,channels}}' @> '{{"sms": false, "email": false}}'
+        )
+    ) LIMIT 1
 ) h ON true
 WHERE {them} AND a.balance <= a.warned_at AND e.is_open IS NOT TRUE
 """

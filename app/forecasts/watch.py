@@ -5,7 +5,7 @@ count. The daily scan only catches what was missed here.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -86,10 +86,10 @@ def in_spell(episodes: Sequence[str]) -> bool:
     return any(not written.endswith(":-") for written in episodes)
 
 
-async def watch(session: Executor, accounts: Sequence[Watched], wanted: Wanted, moment: datetime, *, warns: bool = True) -> Seen:
+async def watch(session: Executor, accounts: Sequence[Watched], wanted: Wanted, moment: datetime, *, warns: Callable[[Any], bool] = lambda _: True) -> Seen:
     """Tell of thresholds that were crossed, end the episodes that balances have ended. For accounts that `concerns` lets through.
 
-    `warns` is whether anybody is told when money ends: who would not be, is told of his threshold in any case."""
+    `warns` is whether an account is told when its money ends: who would not be, is told of his threshold in any case."""
     crossed = [item for item in accounts if _walk_threshold(item)]
     left = crossed[await room(session, wanted.at_once_share, moment) :] if crossed else []
     for item in left:
@@ -97,7 +97,7 @@ async def watch(session: Executor, accounts: Sequence[Watched], wanted: Wanted, 
     braked = {item.account.id for item in left}
     crossed = [item for item in crossed if item.account.id not in braked]
     endings = await _walk_exhaustion(session, accounts, crossed, wanted)
-    hits = await _hits(session, crossed, endings if warns else {})
+    hits = await _hits(session, crossed, {item.account.id: endings.get(item.account.id) for item in crossed if warns(item.account)})
     seen = Seen(told=(await tell_hits(session, hits, moment)).told)
     hit = {(one.account_id, one.kind) for one in hits}
     changed: list[tuple[Any, ...]] = []
@@ -163,7 +163,7 @@ async def _hits(session: Executor, crossed: Sequence[Watched], endings: dict[UUI
     warned = {tuple(row) for row in await session.execute(WARNED, {"ids": [item.account.id for item in crossed if item.spells["exhaustion"].is_open]})}
     for item in crossed:
         account_id: UUID = item.account.id
-        covered = account_id in news or (account_id, item.spells["exhaustion"].number, item.today) in warned
+        covered = account_id in news or (account_id in endings and (account_id, item.spells["exhaustion"].number, item.today) in warned)
         hits.append(_threshold_hit(item, covered=covered))
     return hits
 

@@ -47,6 +47,7 @@ SELECT m.id, a.number AS account, m.type, m.channel, m.address, coalesce(o.gatew
        o.after_message AS after
 FROM message m LEFT JOIN outbox o ON o.message_id = m.id LEFT JOIN account a ON a.id = m.account_id
 """
+IS_GONE = sa.text("SELECT NOT EXISTS (SELECT FROM contact WHERE id = :id)")
 ATTRIBUTES = sa.text("SELECT CAST(attributes AS text) FROM account WHERE id = :id")
 
 
@@ -182,6 +183,8 @@ async def resend_message(message_id: UUID, caller: MayWriteMessages, session: Se
         raise Conflict("Its contents were erased.", code="erased")
     if old.type == VERIFICATION:
         raise Conflict("Its code is known to nobody any more: the subscriber asks for another one in his cabinet.", code="one_time_code")
+    if old.contact_id is not None and (await session.execute(IS_GONE, {"id": old.contact_id})).scalar():
+        raise Conflict("The account does not have this contact any more.", code="contact_removed")
     account = (await session.execute(ACCOUNTS, {"ids": [old.account_id]})).one()
     settings, moment, catalogue = request.app.state.settings, now(), Catalogue()
     quiet = QuietHoursNow(settings.quiet)

@@ -16,6 +16,7 @@ from app.accounts.search import AccountNotFound
 from app.accounts.shapes import Channel
 from app.catalogue.registry import STAMP as TYPES_STAMP
 from app.catalogue.registry import Catalogue, TypeRules
+from app.catalogue.types import VERIFICATION
 from app.core.auth import Caller, Subscriber
 from app.core.db import SessionDep
 from app.core.errors import NotFound
@@ -32,13 +33,16 @@ from app.notifications.words import state_for_subscriber
 router = APIRouter(prefix="/me", tags=["cabinet"], route_class=Guarded)
 
 # By the index of (account, id), newest first; each of the few that a page has is then looked up in the outbox. OFFSET 0 keeps it in this order.
+# What became of a code is for whoever has proved its address: that it was cancelled would tell a stranger that its holder wants no messages.
 SHOWN = f"""
 SELECT m.id, m.type, m.channel, m.contact_id, m.address, m.subject, m.text, coalesce(o.state, m.state) AS state,
        CASE WHEN o.message_id IS NULL THEN m.reason ELSE o.reason END AS reason, coalesce(o.not_before, m.not_before) AS not_before,
        o.message_id IS NOT NULL AS waits, o.expires_at, m.updated_at, o.after_message
 FROM (
     SELECT id, type, channel, contact_id, address, {readable("subject", "message")} AS subject, {readable("text", "message")} AS text, state, reason, not_before, updated_at
-    FROM message WHERE account_id = :account AND id < :before AND id >= :since {{narrow}} ORDER BY id DESC {{limit}} OFFSET 0
+    FROM message WHERE account_id = :account AND id < :before AND id >= :since {{narrow}} AND (type <> '{VERIFICATION}' OR contact_id IS NULL OR EXISTS (
+        SELECT FROM contact c WHERE c.id = message.contact_id AND (c.origin = 'billing' OR c.verified_at IS NOT NULL)
+    )) ORDER BY id DESC {{limit}} OFFSET 0
 ) m LEFT JOIN outbox o ON o.message_id = m.id {{where}} ORDER BY m.id DESC LIMIT :limit
 """
 # Whose they are, in which language, and whether the catalogue has changed: one round trip.

@@ -123,7 +123,7 @@ class Counted:
             oldest = clock().date() - KEPT
             for account_id, kind, code, days, last in await session.execute(COUNTED, {"accounts": accounts, "oldest": oldest}):
                 counted._days[account_id, kind] += days
-                counted._last[account_id, code] = last
+                counted._last[account_id, code] = max(last, counted._last.get((account_id, code), last))
         return counted
 
     def refusal(self, account_id: UUID, rules: TypeRules | None, choices: Sequence[Choice], zone: ZoneInfo) -> tuple[str, str] | None:

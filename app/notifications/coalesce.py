@@ -23,7 +23,8 @@ import sqlalchemy as sa
 from app.accounts.window import next_open, open_until
 from app.catalogue.registry import TypeRules
 from app.core.db import BulkInsert, Executor
-from app.notifications.audience import Around, Reached, Told, why_closed
+from app.notifications.audience import Around, Choice, Reached, Told, why_closed
+from app.notifications.delivery import first_of
 from app.notifications.reminders import is_ours
 
 MOST = 100  # events that one message tells: what comes then begins another one
@@ -170,6 +171,14 @@ def gathering(told: Told, rules: TypeRules, around: Around) -> Told:
     waits = "coalescing" if begins == gathered else why_closed(gathered, opening)
     until, key = open_until(begins, opening), key_of(told.contact.id, rules.code)
     return replace(told, not_before=begins, send_until=until, expires_at=begins + rules.ttl, waits=waits, coalesce_key=key)
+
+
+def first_told(rules: TypeRules | None, source: str, choices: Sequence[Choice], around: Around) -> Sequence[Choice]:
+    """Those of the choices that go first, as they are when nothing waits that they might join: by these it is counted."""
+    going = first_of(rules, choices)
+    if rules is None or not is_put_together(rules, source):
+        return going
+    return [gathering(choice, rules, around) if isinstance(choice, Told) else choice for choice in going]
 
 
 @dataclass(frozen=True, slots=True)

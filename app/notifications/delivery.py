@@ -81,6 +81,14 @@ def course_of(rules: TypeRules | None, choices: Sequence[Choice], around: Around
     return EACH_BY_ITSELF if rules is None or rules.options.delivery == "all" else OneByOne(rules, choices, around)
 
 
+def first_of(rules: TypeRules | None, choices: Sequence[Choice]) -> Sequence[Choice]:
+    """Those of the choices that wait for no other channel: all of them, or those of the first channel that has somebody."""
+    if rules is None or rules.options.delivery == "all":
+        return choices
+    channel = next((choice.contact.channel for choice in choices if isinstance(choice, Told)), None)
+    return [choice for choice in choices if isinstance(choice, Told) and choice.contact.channel == channel]
+
+
 def patience_of(options: SendingOptions) -> timedelta:
     return timedelta(minutes=options.fallback_minutes)
 

@@ -7,6 +7,7 @@ If the process dies anywhere, the transaction never was, and the events wait on.
 
 import time
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -39,7 +40,7 @@ from app.gateways.roads import ROADS, Roads
 from app.gateways.router import NO_ATTRIBUTES, Router
 from app.notifications.audience import Around, Reached, Skipped, Told, choose, skipped_decision
 from app.notifications.caps import CAPS, Counted, limits_in, weightiest_first
-from app.notifications.coalesce import Joined, Together
+from app.notifications.coalesce import Joined, Together, first_told
 from app.notifications.delivery import course_of, spread
 from app.notifications.links import Links
 from app.notifications.reminders import Moved, balances_moved, is_ours, may_wait, still_true, supersede, until_midnight, without_doubles
@@ -189,7 +190,7 @@ class Planner:
         for contact_id, account_id, *rest in await session.execute(CONTACTS, {"ids": ids}):
             contacts[account_id].append(Reached(contact_id, *rest))
         operators = await operators_of(session, addresses_in(contacts)) if router.asks_operator else {}
-        events, untrue, doubles = await self._true_ones(session, events)
+        events, untrue, doubles = await self._true_ones(session, events, contacts)
         rows, tally, queues, now, gone = Rows(), Counter[tuple[str, ...]](), set[str](), clock(), list[Waiting]()
         for event in untrue:
             rows.decide(event.id, event.account.id, event.type, [skipped_decision(event.type, Skipped(None, None, "resolved"))], now)
@@ -209,9 +210,11 @@ class Planner:
                 await session.execute(statement, {"ids": [event.id for event in gone], "accounts": [event.account.id for event in gone]})
         return rows, tally, queues
 
-    async def _true_ones(self, session: AsyncSession, events: list[Waiting]) -> tuple[list[Waiting], list[Waiting], list[Waiting]]:
+    async def _true_ones(
+        self, session: AsyncSession, events: list[Waiting], contacts: Mapping[UUID, list[Reached]]
+    ) -> tuple[list[Waiting], list[Waiting], list[Waiting]]:
         """What balances change is changed; then our own reminders, with the figures of now; those that are not true any more; and those that a newer or
-        more serious one leaves nothing to say."""
+        more serious one leaves nothing to say: one that somebody is told, not one that he has refused."""
         told: dict[UUID, Moved] = {}
         for event in events:
             if event.data.get("balance") is not None and tells_balance(event) and self._is_concerned(event.account):
@@ -232,7 +235,7 @@ class Planner:
             await balances_moved(session, untold.values(), self._settings.timezone, self._catalogue)
         kept = [replace(event, data=data) if (data := now_true.get(event.id, event.data)) is not None else None for event in events]
         alive = [event for event in kept if event is not None]
-        ours = [event for event in alive if event.id in now_true]
+        ours = [event for event in alive if event.id in now_true and self._is_told(event, contacts.get(event.account.id, []))]
         doubles = without_doubles([(event.id, event.account.id, event.type) for event in ours])
         await supersede(session, [(event.account.id, event.type) for event in ours], clock())
         return (
@@ -240,6 +243,12 @@ class Planner:
             [event for event in asked if now_true[event.id] is None],
             [event for event in ours if event.id in doubles],
         )
+
+    def _is_told(self, event: Waiting, contacts: list[Reached]) -> bool:
+        """Whether anybody would be, whatever caps say."""
+        account, zone = event.account, event.account.timezone
+        around = Around(clock(), zone_of(zone, self._settings.timezone), self._quiet.of(zone), read(account.chosen_json))
+        return any(isinstance(choice, Told) for choice in choose(self._catalogue.types.get(event.type), account.status, contacts, event.time, around))
 
     def _is_concerned(self, account: Any) -> bool:
         return concerns(account, account.episodes) or may_wait(account, self._catalogue)
@@ -264,7 +273,7 @@ class Planner:
         around = Around(now, zone_of(account.timezone, self._settings.timezone), self._quiet.of(account.timezone), read(account.chosen_json))
         first: datetime | None = None  # when the first message of this event is to go
         choices = choose(rules, account.status, contacts, event.time, around)
-        course, too_much = course_of(rules, choices, around), counted.refusal(account.id, rules, choices, around.zone)
+        course, too_much = course_of(rules, choices, around), counted.refusal(account.id, rules, first_told(rules, event.source, choices, around), around.zone)
         for chosen in choices:
             choice = chosen if isinstance(chosen, Skipped) else course.turn(chosen)
             if isinstance(choice, Told):

@@ -21,6 +21,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts.preferences import is_wanted, read
 from app.accounts.window import day_ends
 from app.catalogue.registry import Catalogue
 from app.core.clock import now as clock
@@ -75,7 +76,8 @@ CROSS JOIN LATERAL (SELECT id FROM account WHERE id = m.account_id FOR NO KEY UP
 """)
 MOVED = sa.text(f"""
 WITH moved AS (DELETE FROM balance_moved WHERE account_id = ANY(CAST(:ids AS uuid[])) RETURNING account_id, highest, highest_as_of)
-SELECT a.id, a.status, a.balance, a.balance_as_of, a.credit_limit, a.warned_at AS threshold, a.warning_days, a.upcoming_days, a.timezone, {EPISODES_OF} AS episodes, m.highest, m.highest_as_of
+SELECT a.id, a.status, a.balance, a.balance_as_of, a.credit_limit, a.warned_at AS threshold, a.warning_days, a.upcoming_days, a.timezone, {EPISODES_OF} AS episodes, m.highest, m.highest_as_of,
+    (SELECT CAST(p.document AS text) FROM account_preference p WHERE p.account_id = a.id) AS chosen_json
 FROM account a JOIN moved m ON m.account_id = a.id WHERE a.id = ANY(CAST(:ids AS uuid[])) ORDER BY a.id
 """)
 # The spells of locked accounts as they are now, and of when the newest balance is that somebody was told of in one of them that is open.
@@ -104,6 +106,12 @@ def wanted_of(catalogue: Catalogue) -> Wanted:
 def is_told(catalogue: Catalogue, code: str) -> bool:
     rules = catalogue.types.get(code)
     return rules is not None and rules.enabled
+
+
+def is_warned(catalogue: Catalogue, account: Any) -> bool:
+    """Whether this account is told when its money ends, as far as the operator and its own choices (`chosen_json`) go."""
+    rules = catalogue.types.get(TYPES["exhaustion"])
+    return rules is not None and rules.enabled and is_wanted(rules, read(account.chosen_json))
 
 
 def is_ours(code: str, source: str | None) -> bool:
@@ -141,7 +149,7 @@ async def balances_moved(session: AsyncSession, told: Collection[Moved], zone: s
     moved = {item.account.id: item for item in told if concerns(item.account, item.account.episodes)}
     fresh = [item for item in moved.values() if item.account.balance_as_of is None or item.account.balance_as_of >= wanted.fresh(moment)]
     watched = await _watched(session, fresh, zone, moment)
-    seen = await watch(session, watched, wanted, moment, warns=is_told(catalogue, TYPES["exhaustion"])) if watched else Seen()
+    seen = await watch(session, watched, wanted, moment, warns=lambda account: is_warned(catalogue, account)) if watched else Seen()
     await cancel_resolved(session, seen.resolved, moment)
     if seen.ended and is_told(catalogue, RESTORED):
         lifted = [(moved[account_id].account, ended, moved[account_id].paid) for account_id, ended in seen.ended.items()]

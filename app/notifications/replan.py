@@ -10,7 +10,7 @@ Nobody is told more than was planned: what was turned on counts for the events t
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -38,17 +38,25 @@ from app.notifications.states import State
 BATCH = 500
 FOR_HOURS = frozenset({"quiet_hours", "own_hours"})  # what a message is held for that these decide
 
-# Locked in one order. What is claimed at this very moment is on its way.
-WAITING = sa.text(f"""
+_THEIRS = f"""
 WITH waiting AS MATERIALIZED (
     SELECT m.id, m.account_id, m.event_id, m.type, m.channel, m.contact_id, m.address, o.state, o.reason, o.not_before, o.send_until
     FROM message m JOIN outbox o ON o.message_id = m.id
-    WHERE m.account_id = ANY(CAST(:accounts AS uuid[])) AND m.id >= :oldest AND o.state = ANY(CAST(:states AS text[])) ORDER BY m.id FOR UPDATE OF o
+    WHERE m.account_id = ANY(CAST(:accounts AS uuid[])) AND m.id >= :oldest AND o.state = ANY(CAST(:states AS text[])) ORDER BY m.id «lock»
 ), barred AS MATERIALIZED ({barred("SELECT address FROM waiting")})
 SELECT w.*, a.timezone, a.status, {CHOSEN} AS chosen_json, c.id IS NULL AS contact_gone, c.origin = 'billing' OR c.verified_at IS NOT NULL AS verified,
        b.address IS NOT NULL AS suppressed, coalesce(b.dead, false) AS dead, (SELECT source FROM event WHERE id = w.event_id) AS source
 FROM waiting w JOIN account a ON a.id = w.account_id LEFT JOIN contact c ON c.id = w.contact_id LEFT JOIN barred b ON b.channel = w.channel AND b.address = w.address
 ORDER BY w.id
+"""
+# Locked in one order.
+WAITING = sa.text(_THEIRS.replace("«lock»", "FOR UPDATE OF o"))
+# What is claimed at this very moment is on its way; put back into the queue it keeps to what holds now.
+ON_THE_WIRE = sa.text(_THEIRS.replace("«lock»", ""))
+KEEP_TO = sa.text("""
+UPDATE outbox o SET expires_at = CASE WHEN v.refused THEN LEAST(o.expires_at, CAST(:now AS timestamptz)) ELSE o.expires_at END, send_until = LEAST(o.send_until, v.until)
+FROM unnest(CAST(:ids AS uuid[]), CAST(:refused AS bool[]), CAST(:untils AS timestamptz[])) AS v(id, refused, until)
+WHERE o.message_id = v.id AND o.message_id = ANY(CAST(:ids AS uuid[]))
 """)
 HOLD = sa.text("""
 WITH moved AS (
@@ -68,6 +76,7 @@ ASKED = sa.text("SELECT account_id FROM replan_waiting ORDER BY account_id LIMIT
 LOCK = sa.text("SELECT id FROM account WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE")
 ANSWERED = sa.text("DELETE FROM replan_waiting WHERE account_id = ANY(CAST(:ids AS uuid[]))")
 STATES = [State.HELD.value, State.QUEUED.value]
+ALL_STATES = [*STATES, State.SENDING.value]
 
 
 async def replan(
@@ -79,7 +88,9 @@ async def replan(
     moment = clock()
     values = {"accounts": list(account_ids), "oldest": first_id_at(moment - WAITS_AT_MOST), "states": STATES}
     rows = (await session.execute(WAITING, values)).all()
-    if not rows:
+    seen = {row.id for row in rows}
+    going = [row for row in (await session.execute(ON_THE_WIRE, values | {"states": ALL_STATES})).all() if row.id not in seen]
+    if not rows and not going:
         return 0
     catalogue, quiet = catalogue or Catalogue(), quiet or QuietHoursNow(settings.quiet)
     await catalogue.refresh(session)
@@ -95,6 +106,8 @@ async def replan(
             cancelled.setdefault(reason or "type_disabled", []).append(row.id)
         elif row.state == State.QUEUED.value or row.reason in FOR_HOURS:
             _hours(row, rules, around, settings.release_spread_seconds, held, until, cancelled)
+    if going:
+        await _keep_to(session, going, catalogue, quiet, settings)
     for reason, ids in cancelled.items():
         await close(session, ids, State.CANCELLED, reason, moment)
     if held:
@@ -121,6 +134,18 @@ def _refusal(rules: TypeRules | None, row: Any, around: Around) -> str | None:
     return contact_refusal(rules, contact, around.chosen)
 
 
+async def _keep_to(session: AsyncSession, rows: Sequence[Any], catalogue: Catalogue, quiet: QuietHoursNow, settings: Settings) -> None:
+    """What is on the wire is on its last try where it is refused now, and goes no more today where its hours are over."""
+    moment, ends = clock(), list[tuple[UUID, bool, datetime | None]]()
+    for row in rows:
+        rules = catalogue.types.get(row.type)
+        around = Around(moment, zone_of(row.timezone, settings.timezone), quiet.of(row.timezone), read(row.chosen_json))
+        refused = rules is None or _refusal(rules, row, around) is not None
+        ends.append((row.id, refused, open_until(moment, around.opening(rules, row.channel, row.contact_id)) if rules is not None else None))
+    ids, refusals, untils = (list(column) for column in zip(*ends, strict=True))
+    await session.execute(KEEP_TO, {"ids": ids, "refused": refusals, "untils": untils, "now": moment})
+
+
 def _hours(
     row: Any, rules: TypeRules, around: Around, spread: int, held: list[tuple[Any, ...]], until: list[tuple[Any, ...]], cancelled: dict[str, list[UUID]]
 ) -> None:
@@ -142,7 +167,7 @@ def _hours(
     elif row.state == State.HELD.value:
         if row.not_before > around.now:  # open now: the next sweep lets it go
             held.append((row.id, row.reason, around.now, ends, around.now + rules.ttl))
-    elif row.send_until != ends and (row.send_until is None or row.not_before <= around.now):
+    elif row.send_until != ends and (row.send_until is None or row.not_before <= around.now or (ends is not None and ends < row.send_until)):
         until.append((row.id, ends))
 
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.catalogue.types import variables_of
+from app.catalogue.types import EVENT_TYPES, variables_of
 from app.rendering.engine import Kind, Part, RenderFailed, compile_part
 from app.rendering.formats import style_of
 from app.sms.segment import segment
@@ -31,7 +31,7 @@ JOIN template_version v ON v.template_id = t.id AND v.version = t.published_vers
 JOIN notification_type k ON k.code = t.type
 """).columns(properties=JSONB)
 UNSUBSCRIBE = "unsubscribe"  # `links.unsubscribe`, however a template spells it
-OF_SEVERAL = ("events", "count")  # what a template is told of several events; data of these names hide them
+OF_SEVERAL = ("events", "count")  # what a template is told of several events; an operator's data of these names hide them
 MOST_REMEMBERED = 10_000  # (type, channel, locale): locales come from accounts
 
 
@@ -180,16 +180,16 @@ def variables(
     """What a template may name. Times are on the account's clock; a data key never hides `account` and the like, `data.` always reaches it.
 
     Where one message tells several events, `data` is the newest one's, and `earlier` are the others', oldest first. Templates find all of them as `events`,
-    and `count`; keys of these names in the data hide them, for there are types that had such keys before.
+    and `count`; keys of these names in the data of an operator's type hide them, for there are types that had such keys before. Built-in types have none: what
+    somebody sends beside their own keys must not change what our words say of how many there were.
 
     `account` and `contact` are anything with the fields of the tables; attributes may come unread, as `attributes_json`."""
     zone = zone_of(account.timezone)
     values = variables_of(event_type, data)
     unread = getattr(account, "attributes_json", None)
+    several = {"events": [*(variables_of(event_type, one) for one in earlier), values] if earlier else [values], "count": len(earlier) + 1}
     return {
-        "events": [*(variables_of(event_type, one) for one in earlier), values] if earlier else [values],
-        "count": len(earlier) + 1,
-        **values,
+        **(values | several if event_type in EVENT_TYPES else several | values),
         "account": {
             "number": account.number,
             "name": account.name,

@@ -22,6 +22,7 @@ from app.core import audit
 from app.core.clock import now
 from app.core.config import Settings
 from app.core.db import SessionDep
+from app.core.limits import CLICKS
 from app.core.masks import masked
 from app.gateways.words import Locale
 from app.notifications.links import can_be_refused
@@ -86,6 +87,7 @@ async def unsubscribe(token: str, request: Request, session: SessionDep, locale:
         spoken: Locale = subject.locale
         return page(wording()["title"][spoken], f"<p>{said('unclear', spoken)}</p>", spoken, 400)
     if can_be_refused(subject.rules):
+        await request.app.state.limits.admit([(CLICKS, str(subject.of.contact_id))])
         await switch_by_link(session, subject, wish, request.app.state.settings)
     after = await look_up(session, request, token, locale)
     return shown(request, after, answers=wish) if after is not None else gone(request, locale)

@@ -226,11 +226,14 @@ class Keys:
 
     def __init__(self):
         self.listed, self.asked, self.answer = {"keys": []}, 0, 200
+        self.is_quick = threading.Event()
+        self.is_quick.set()
         keys = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 keys.asked += 1
+                keys.is_quick.wait(10)
                 body = json.dumps(keys.listed).encode() if not isinstance(keys.listed, bytes) else keys.listed
                 self.send_response(keys.answer)
                 if keys.answer == 302:
@@ -374,6 +377,23 @@ async def test_token_of_an_unknown_key_is_not_called_wrong_while_the_provider_is
             await gatekeeper.identify(signed(rsa_keys[0], "a"))
 
     assert provider.asked == 1
+
+
+async def test_strangers_key_id_makes_nobody_wait_whose_key_is_known(gatekeeper, provider, rsa_keys, monkeypatch):
+    monkeypatch.setattr(jwks, "LONGEST_AGE", -1.0)
+    provider.list(("a", public_of(rsa_keys[0])))
+    await gatekeeper.identify(signed(rsa_keys[0], "a"))
+    provider.is_quick.clear()  # it takes calls, and does not answer
+    stranger = asyncio.create_task(refused(gatekeeper, signed(rsa_keys[1], "stranger")))
+    while provider.asked < 2:
+        await asyncio.sleep(0.01)
+
+    known = asyncio.create_task(gatekeeper.identify(signed(rsa_keys[0], "a")))
+    done, _ = await asyncio.wait({stranger, known}, return_when=asyncio.FIRST_COMPLETED)
+
+    provider.is_quick.set()
+    assert done == {known}
+    assert await stranger == "bad_token"
 
 
 async def test_both_keys_are_honoured_while_the_provider_lists_both(gatekeeper, provider, rsa_keys):

@@ -123,7 +123,13 @@ async def test_refusal_says_when_to_come_again(alone):
 
 @pytest.mark.parametrize(
     ("client", "peer"),
-    [("10.1.2.3", "10.1.2.3"), ("2001:db8::1", "2306139568115548160"), ("2001:db8::ffff:1", "2306139568115548160"), ("testclient", "testclient")],
+    [
+        ("10.1.2.3", "10.1.2.3"),
+        ("2001:db8::1", "2306139568115548160"),
+        ("2001:db8::ffff:1", "2306139568115548160"),
+        ("::ffff:10.1.2.3", "10.1.2.3"),
+        ("testclient", "testclient"),
+    ],
 )
 def test_of_ipv6_the_network_of_one_customer_counts(client, peer):
     assert peer_of(Request({"type": "http", "client": (client, 1), "headers": []})) == peer

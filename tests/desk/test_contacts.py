@@ -291,6 +291,21 @@ async def test_suppressed_address_gets_no_code_and_the_answer_does_not_say_so(me
     assert await rows(database, "SELECT 1 FROM outbox") == []
 
 
+async def test_what_became_of_a_code_is_shown_to_him_alone_who_has_proved_the_address(me, database):
+    async with database.transaction() as session:
+        given = {"channel": "sms", "address": PHONE, "reason": "stop_word", "detail": "", "by": "subscriber", "at": now(), "until": None}
+        await put(session, given)
+    await added(me)  # suppressed: its code was cancelled
+    mine = await added(me, "email", MAIL)
+    cancelled, sent = [row.id for row in await rows(database, "SELECT id FROM message ORDER BY id")]
+
+    assert (await me.get("/me/messages")).json()["items"] == []
+    assert {(await me.get(f"/me/messages/{message}")).status_code for message in (cancelled, sent)} == {404}
+
+    await me.post(f"/me/contacts/{mine['id']}/verify", json={"code": await code_in(database, MAIL)})
+    assert [one["id"] for one in (await me.get("/me/messages")).json()["items"]] == [str(sent)]
+
+
 async def test_removal_ends_what_waits_for_a_contact_and_forgets_what_was_chosen_for_it(api, me, account, database):
     made = await added(me)
     waiting = await a_message(database, account, contact_id=made["id"], address=PHONE)

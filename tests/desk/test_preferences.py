@@ -264,6 +264,33 @@ async def test_hours_of_a_contact_that_contradict_those_of_the_account_are_refus
     assert answer.json()["errors"][0]["code"] == "no_open_hours"
 
 
+async def test_hours_of_the_account_that_leave_a_contact_no_moment_are_refused_too(as_subscriber, account):
+    me = await as_subscriber("100500")
+    contacts = {account["sms"]: {"hours": [{"from": "12:00", "to": "13:00"}]}}
+    await chosen(me, "/me/preferences", {"contacts": contacts})
+
+    answer = await chosen(me, "/me/preferences", {"hours": [{"from": "09:00", "to": "12:00"}], "contacts": contacts}, '"1"', status=422)
+
+    assert [(one["pointer"], one["code"]) for one in answer.json()["errors"]] == [(f"/contacts/{account['sms']}/hours", "no_open_hours")]
+
+
+async def test_document_that_is_too_large_is_refused_before_its_addresses_are_looked_at(as_subscriber, account, monkeypatch):
+    looked_at = []
+
+    def normalise(channel, address, region):
+        looked_at.append(address)
+        return address
+
+    monkeypatch.setattr("app.accounts.preference_checks.normalise", normalise)
+    me = await as_subscriber("100500")
+    strangers = {f"8 916 {number:07}": {"enabled": False} for number in range(2000)}
+
+    answer = await chosen(me, "/me/preferences", {"contacts": strangers}, status=422)
+
+    assert answer.json()["errors"][0]["code"] == "document_too_large"
+    assert looked_at == []
+
+
 async def test_choices_for_a_contact_that_is_gone_are_not_shown_and_not_in_the_way(as_subscriber, account, database):
     me = await as_subscriber("100500")
     document = {"contacts": {account["sms"]: {"enabled": False}}}

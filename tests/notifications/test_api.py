@@ -175,3 +175,11 @@ async def test_message_of_an_erased_account_has_no_account(database, api, accoun
     await run(database, "UPDATE account SET number = 'erased:' || CAST(id AS text), status = 'erased'")
 
     assert (await api.get(f"/messages/{message}")).json()["account"] is None
+
+
+async def test_message_to_a_contact_that_was_removed_is_not_sent_again(database, api, account):
+    old = await a_message(database, account, ended="delivered", contact_id=uuid4())
+
+    answer = await api.post(f"/messages/{old}/resend")
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "contact_removed")

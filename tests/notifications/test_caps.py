@@ -269,3 +269,27 @@ async def test_viewer_may_look_and_not_touch(as_role):
 
     assert (await viewer.get("/caps")).status_code == 200
     assert (await viewer.put("/caps/reminder", json={"per_day": 1})).status_code == 403
+
+
+@pytest.mark.parametrize("delivery", ["first", "chain"])
+@time_machine.travel("2026-11-23T23:30:00+03:00", tick=False)
+async def test_day_is_that_of_the_channel_that_goes_first_and_not_of_one_that_waits_for_it(database, at_night, wakeups, delivery):
+    account = await an_account(database, mails=("a@example.org",))
+    await set_type(database, "charges.upcoming", settings={"delivery": delivery})
+    events = [await upcoming(database, account) for _ in range(3)]
+
+    await Planner(database, at_night, wakeups).plan()
+
+    assert [(await said(database, event))[1] for event in events] == ["quiet_hours", "quiet_hours", "capped"]
+
+
+@time_machine.travel("2026-11-23T23:50:00+03:00", tick=False)
+async def test_what_waits_for_others_past_midnight_has_to_find_a_place_on_the_next_day(database, planner, account):
+    for code in ("charges.upcoming", "balance.exhausting"):
+        await set_type(database, code, coalesce_seconds=1200)
+    await run(database, "UPDATE cap SET per_day = 1 WHERE kind = 'reminder'")
+    events = [await upcoming(database, account), await exhausting(database, account)]
+
+    await planner.plan()
+
+    assert {(await said(database, event))[1] for event in events} == {"capped", "coalescing"}

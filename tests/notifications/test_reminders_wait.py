@@ -367,3 +367,37 @@ async def test_a_lift_and_a_fall_in_one_batch_of_events_are_told_anew(api, datab
 
     assert await states(database) == [(THRESHOLD, "delivered", None), (THRESHOLD, "queued", None)]
     assert [row.episode for row in await rows(database, "SELECT episode FROM forecast_hit ORDER BY id")] == [1, 2]
+
+
+REFUSED = """INSERT INTO account_preference (account_id, revision, document, updated_at, updated_by)
+SELECT id, 1, '{"types": {"balance.exhausting": {"enabled": false}}}', now(), 'test' FROM account"""
+
+
+@pytest.mark.parametrize("kinds", [("exhaustion", "threshold"), ("threshold", "exhaustion")])
+async def test_whoever_has_refused_the_more_serious_reminder_is_told_the_other(database, anna, told, kinds):
+    await run(database, "UPDATE account SET threshold = 150")
+    await run(database, REFUSED)
+
+    await told(*kinds)
+
+    assert await states(database) == [(THRESHOLD, "queued", None)]
+
+
+async def test_refused_reminder_does_not_take_the_place_of_one_that_waits(database, anna, told):
+    await run(database, "UPDATE account SET threshold = 150")
+    await run(database, REFUSED)
+    await told("threshold")
+
+    await told("exhaustion")
+
+    assert await states(database) == [(THRESHOLD, "queued", None)]
+
+
+async def test_whoever_has_refused_to_be_told_when_money_ends_is_told_of_a_threshold_that_was_crossed(database, anna, planner):
+    await run(database, "UPDATE account SET threshold = 150")
+    await run(database, REFUSED)
+
+    await a_waiting_event(database, anna, data={"service": {"code": "tv", "name": "TV"}, "balance": "100.00"})
+    await plan_all(planner)
+
+    assert [state for state in await states(database) if state[0] != "service.connected"] == [(THRESHOLD, "queued", None)]

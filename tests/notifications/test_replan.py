@@ -281,3 +281,59 @@ async def test_new_quiet_hours_hold_what_is_queued(database, settings, account):
 
     assert await state_of(database, message) == (State.HELD, "quiet_hours")
     assert (await one(database, "SELECT not_before FROM outbox")).not_before.isoformat() == "2026-11-24T06:00:00+00:00"
+
+
+@time_machine.travel("2026-11-23T17:50:00+03:00", tick=False)
+async def test_another_try_that_is_still_to_come_keeps_to_the_new_hours(database, settings, account):
+    await waiting(database, account, not_before=now() + timedelta(minutes=15), send_until=now() + timedelta(hours=4))
+    await choose(database, account, DAYTIME)
+
+    await replanned(database, settings, account)
+
+    assert await claim(database, at=now() + timedelta(minutes=16)) == []
+    with time_machine.travel("2026-11-23T18:06:00+03:00", tick=False):
+        assert await claim(database) == []
+
+
+async def test_what_was_on_the_wire_and_comes_back_is_not_tried_again_where_it_is_refused(database, settings, account):
+    message = await waiting(database, account)
+    (claimed,) = await claim(database)
+    await choose(database, account, {"types": {"service.connected": {"enabled": False}}})
+
+    await replanned(database, settings, account)
+    await run(database, "UPDATE outbox SET state = 'queued', claimed_by = NULL, lease_until = NULL")
+
+    assert claimed.id == message
+    assert await claim(database) == []
+
+
+@time_machine.travel(EVENING, tick=False)
+async def test_what_was_on_the_wire_and_comes_back_keeps_to_the_new_hours(database, settings, account):
+    await waiting(database, account)
+    await claim(database)
+    await choose(database, account, DAYTIME)
+
+    await replanned(database, settings, account)
+    await run(database, "UPDATE outbox SET state = 'queued', claimed_by = NULL, lease_until = NULL")
+
+    assert await claim(database) == []
+
+
+async def test_contact_that_the_billing_has_taken_away_gets_nothing_any_more(database, settings, account, api):
+    message = await waiting(database, account)
+
+    answer = await api.patch("/accounts/100500", json={"contacts": [{"channel": "email", "address": "subscriber@example.org"}]})
+    await Replanning(database, settings).follow()
+
+    assert answer.status_code == 200
+    assert await state_of(database, message) == ("cancelled", "contact_removed")
+
+
+async def test_what_is_queued_for_a_contact_that_the_billing_has_left_out_does_not_go(api, database, settings, account):
+    gone, stays = await waiting(database, account), await waiting(database, account, channel="email")
+
+    await api.patch("/accounts/100500", json={"contacts": [{"channel": "email", "address": "subscriber@example.org"}]})
+    await Replanning(database, settings).follow()
+
+    assert await state_of(database, gone) == (State.CANCELLED, "contact_removed")
+    assert (await state_of(database, stays))[0] == State.QUEUED

@@ -106,3 +106,13 @@ def test_every_default_can_tell_of_several_events(words):
     sample = sample_of(words["type"])
 
     assert version(words).compose(said(words["type"], sample, sample)).text
+
+
+@pytest.mark.parametrize("more", [{"count": 3}, {"count": "seven"}, {"events": "none"}], ids=str)
+@pytest.mark.parametrize("words", PUT_TOGETHER, ids=name)
+def test_further_key_of_a_built_in_type_does_not_change_how_many_are_told(words, more):
+    sample = sample_of(words["type"])
+
+    told = version(words).compose(said(words["type"], sample | more))
+
+    assert told == version(words).compose(said(words["type"], sample))

@@ -7,6 +7,7 @@ import pytest
 
 from app.accounts.unsubscribe import OfMessage, Refusable, UnsubscribeLinks
 from app.core.ids import new_id
+from app.core.limits import Rate
 from app.core.wakeups import Wakeups
 from app.notifications.plan import Planner
 from tests.builders.accounts import MAIL, a_contact, an_account
@@ -271,3 +272,13 @@ async def test_token_stands_in_no_metric(web, path):
 
     assert 'route="/unsubscribe/{token}"' in measured
     assert path.rpartition("/")[2] not in measured
+
+
+async def test_whoever_has_a_link_does_not_fill_the_proofs_without_end(database, web, path, monkeypatch):
+    monkeypatch.setattr("app.web.unsubscribe.CLICKS", Rate("clicks", 3, 1))
+
+    answers = [(await web.post(path, **wish)).status_code for wish in (OFF, ON, OFF, ON, OFF)]
+
+    assert answers == [200, 200, 200, 429, 429]
+    assert len(await consents(database)) == 3
+    assert (await web.get(path)).status_code == 200
