@@ -271,6 +271,7 @@ class Scanner:
                 await session.execute(STRIP, {"id": run_id})
                 if not run.dry_run:
                     metrics.SCAN_HITS.labels(run.kind).inc(found["told"])
+                    metrics.SCAN_SUCCESS.labels(run.kind).set(clock().timestamp())
                     metrics.SCAN_SECONDS.labels(run.kind).observe((clock() - run.created_at).total_seconds())
             else:
                 _, alarm = await self._wanted(session)
