@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from app.core.db import Executor
 from app.forecasts.brake import SHARE
-from app.forecasts.rules import ALL_OF_THEM, ANALYZE, AT_RISK, COUNTS, RULES, RUNS_OUT_SQL, Span, These, period_end, whose
+from app.forecasts.rules import ALL_OF_THEM, ANALYZE, AT_RISK, COUNTS, OF_ZONES, RULES, RUNS_OUT_SQL, Span, These, period_end, whose
 
 TYPES = {"exhaustion": "balance.exhausting", "threshold": "balance.threshold_reached", "upcoming": "charges.upcoming"}
 LISTED = 100  # charges that a hit lists
@@ -36,7 +36,8 @@ COUNT_OF = {
     for kind, low in (("exhaustion", "a.balance + a.credit_limit < 0"), ("threshold", "a.balance <= a.threshold"), ("upcoming", "false"))
 }
 MEMORY = sa.text("SET LOCAL work_mem = '24MB'")
-# Of a slice that is newer than the statistics the planner expects one row, and might walk through all its charges for each of its accounts.
+# Of a slice that is newer than the statistics the planner expects one row, and might walk through all its charges for each of its accounts. Not for a slice of
+# some zones: a small one among many accounts is best looked up one by one.
 WITHOUT_LOOPS = sa.text("SELECT set_config('enable_nestloop', :loops, true)")
 AFRESH = sa.text("DROP TABLE IF EXISTS pg_temp.at_risk, pg_temp.running_out")
 
@@ -240,7 +241,7 @@ def _asked(kind: str, as_of: date, wanted: Wanted, moment: datetime) -> dict[str
 
 async def _run_out(session: Executor, at_risk: sa.TextClause, values: dict[str, Any]) -> None:
     await session.execute(AFRESH)
-    await session.execute(WITHOUT_LOOPS, {"loops": "off"})
+    await session.execute(WITHOUT_LOOPS, {"loops": "on" if at_risk is AT_RISK[OF_ZONES] else "off"})
     await session.execute(at_risk, values)
     await session.execute(WITHOUT_LOOPS, {"loops": "on"})
     await session.execute(ANALYZE)
