@@ -4,9 +4,11 @@ exhaustion  the stage is the smallest number of warning days that is reached; to
 threshold   told when the balance is at or below it, once an episode; covered where this very day's exhaustion is told, the more serious of the two
 upcoming    told once for each due day
 
-`count` says how many they are, and who; `find` leaves them with their words in the table `found`, for `tell` or a dry run.
+`count` walks through all accounts once and says how many are to be told, and who; `find` leaves those with their words in the table `found`, for `tell` or
+a dry run.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -17,52 +19,56 @@ import sqlalchemy as sa
 
 from app.core.db import Executor
 from app.forecasts.brake import SHARE
-from app.forecasts.rules import ALL_OF_THEM, ANALYZE, AT_RISK, COUNTS, OF_ZONES, RULES, RUNS_OUT_SQL, Span, These, period_end, whose
+from app.forecasts.rules import COUNTS, RULES, RUNS_OUT_SQL, THESE, Span, These, period_end, whose
 
 TYPES = {"exhaustion": "balance.exhausting", "threshold": "balance.threshold_reached", "upcoming": "charges.upcoming"}
 LISTED = 100  # charges that a hit lists
 UPCOMING_DAYS = 3  # unless the operator says otherwise
 
 OF_THEM = "«a.id» AND a.status = 'active' AND (a.balance_as_of IS NULL OR a.balance_as_of >= :fresh)"
-# In one walk: how many there are, and who stands out by his balance alone.
-COUNT = """
+OF_THESE = re.sub("«a.id»", THESE.format(id="a.id"), OF_THEM)
+# In one walk: how many there are, and who stands out: who could run out at all by an upper bound of the charges to come, ignoring start, end and what is
+# posted (most accounts leave here), or is low.
+_COUNT = """{before}
 SELECT count(*) FILTER (WHERE a.status = 'active') AS active, count(*) FILTER (WHERE a.status = 'suspended') AS frozen,
        count(*) FILTER (WHERE a.status = 'active' AND a.balance_as_of < :fresh) AS stale,
-       array_agg(a.id) FILTER (WHERE a.status = 'active' AND (a.balance_as_of IS NULL OR a.balance_as_of >= :fresh) AND {low}) AS low
-FROM account a WHERE «a.id»
+       array_agg(a.id) FILTER (WHERE a.status = 'active' AND (a.balance_as_of IS NULL OR a.balance_as_of >= :fresh) AND {stands_out}) AS ids
+FROM account a {beside} WHERE «a.id»
 """
-COUNT_OF = {
-    kind: whose(COUNT.format(low=low))
-    for kind, low in (("exhaustion", "a.balance + a.credit_limit < 0"), ("threshold", "a.balance <= a.threshold"), ("upcoming", "false"))
+_CHARGED = """
+WITH calendar AS MATERIALIZED (SELECT key, count(*) AS times FROM charge_calendar(CAST(:as_of AS date), CAST(:upto AS date)) GROUP BY key), charged AS (
+    SELECT c.account_id, sum(c.amount * k.times) AS total FROM planned_charge c JOIN calendar k ON k.key = c.calendar_key WHERE «c.account_id» GROUP BY c.account_id
+)"""
+_RUNS_OUT_AT_MOST = "a.balance + a.credit_limit < coalesce(greatest(d.total, 0), 0)"
+COUNT = {
+    "exhaustion": whose(_COUNT.format(before=_CHARGED, beside="LEFT JOIN charged d ON d.account_id = a.id", stands_out=_RUNS_OUT_AT_MOST)),
+    "threshold": whose(_COUNT.format(before="", beside="", stands_out="a.balance <= a.threshold")),
+    "upcoming": whose(_COUNT.format(before="", beside="", stands_out="false")),
 }
-MEMORY = sa.text("SET LOCAL work_mem = '24MB'")
-# Of a slice that is newer than the statistics the planner expects one row, and might walk through all its charges for each of its accounts. Not for a slice of
-# some zones: a small one among many accounts is best looked up one by one.
-WITHOUT_LOOPS = sa.text("SELECT set_config('enable_nestloop', :loops, true)")
-AFRESH = sa.text("DROP TABLE IF EXISTS pg_temp.at_risk, pg_temp.running_out")
+MEMORY = sa.text("SET LOCAL work_mem = '32MB'")
+# Of a slice that is newer than the statistics the planner expects one row, and might walk through all its charges for each of its accounts, or each day.
+WITHOUT_LOOPS, WITH_LOOPS = (sa.text(f"SET LOCAL enable_nestloop = {switch}") for switch in ("off", "on"))
 
 # Who runs out within the warning days, and the stage: new when nothing or a higher one has been told in this episode.
-RUNNING_OUT = sa.text(f"""
-CREATE TEMP TABLE running_out ON COMMIT DROP AS
+_RUNNING_OUT = f"""
 SELECT o.id, o.exhausts_on, o.shortfall, s.stage, CASE WHEN e.is_open THEN e.number ELSE coalesce(e.number, 0) + 1 END AS episode,
     e.is_open IS NOT TRUE OR s.stage < e.stage AS is_new
 FROM ({RUNS_OUT_SQL}) o
 CROSS JOIN LATERAL (SELECT min(days) AS stage FROM unnest(CAST(:warning_days AS int[])) AS days WHERE o.exhausts_on - CAST(:as_of AS date) <= days) s
-LEFT JOIN forecast_episode e ON e.account_id = o.id AND e.kind = 'exhaustion'
+LEFT JOIN forecast_episode e ON e.account_id = o.id AND e.kind = 'exhaustion' AND e.account_id = ANY(CAST(:ids AS uuid[]))
 WHERE s.stage IS NOT NULL
-""")
-COUNT_RUNNING_OUT = sa.text("SELECT count(*) FILTER (WHERE is_new) AS told, 0 AS covered, array_agg(id) AS candidates FROM running_out")
+"""
+COUNT_RUNNING_OUT = sa.text(f"SELECT count(*) FILTER (WHERE is_new) AS told, 0 AS covered, array_agg(id) AS candidates FROM ({_RUNNING_OUT}) r")
+RUNNING_OUT = sa.text(f"CREATE TEMP TABLE running_out ON COMMIT DROP AS {_RUNNING_OUT}")
+AFRESH = sa.text("DROP TABLE IF EXISTS pg_temp.running_out")
 
-_LOW = """
+_LOW = f"""
 FROM account a LEFT JOIN forecast_episode e ON e.account_id = a.id AND e.kind = 'threshold' LEFT JOIN LATERAL (
     SELECT true AS covered FROM forecast_hit h WHERE h.account_id = a.id AND h.kind = 'exhaustion' AND h.as_of = :as_of LIMIT 1
 ) h ON true
-WHERE {them} AND a.balance <= a.threshold AND e.is_open IS NOT TRUE
+WHERE {OF_THESE} AND a.balance <= a.threshold AND e.is_open IS NOT TRUE
 """
-COUNT_LOW = sa.text(
-    "SELECT count(*) FILTER (WHERE h.covered IS NULL) AS told, count(h.covered) AS covered, array_agg(a.id) AS candidates"
-    + _LOW.format(them="a.id = ANY(CAST(:low AS uuid[]))")
-)
+COUNT_LOW = sa.text(f"SELECT count(*) FILTER (WHERE h.covered IS NULL) AS told, count(h.covered) AS covered, array_agg(a.id) AS candidates {_LOW}")
 _ANNOUNCED = f"""
 FROM planned_charge c JOIN charge_calendar(CAST(:due_on AS date), CAST(:due_on AS date)) k ON k.key = c.calendar_key
 WHERE «c.account_id» AND c.announce AND (c.kind <> 'daily' OR :daily) AND {COUNTS}
@@ -105,7 +111,7 @@ FROM running_out r JOIN account a ON a.id = r.id LEFT JOIN (
 WHERE r.is_new
 """
 )
-FOUND_THRESHOLD = whose(
+FOUND_THRESHOLD = sa.text(
     _FOUND.format(
         episode="coalesce(e.number, 0) + 1",
         mark="'low'",
@@ -114,7 +120,7 @@ FOUND_THRESHOLD = whose(
         data="'balance', CAST(a.balance AS text), 'threshold', CAST(a.threshold AS text)",
         inputs="'threshold', CAST(a.threshold AS text)",
     )
-    + _LOW.format(them=OF_THEM)
+    + _LOW
 )
 FOUND_UPCOMING = whose(
     _FOUND.format(
@@ -132,7 +138,8 @@ FROM (
     ))[1\\:{LISTED}]) AS charges {_ANNOUNCED}
 ) d JOIN account a ON a.id = d.account_id WHERE {_UNTOLD}
 """
-)
+)[THESE]
+FOUND_OF = {"exhaustion": FOUND_EXHAUSTION, "threshold": FOUND_THRESHOLD, "upcoming": FOUND_UPCOMING}
 FOUND = sa.text("SELECT account_id, kind, episode, mark, as_of, data, inputs, stage, covered FROM found WHERE n > :after AND n <= :upto ORDER BY n")
 
 
@@ -195,33 +202,31 @@ class Counted:
     candidates: Sequence[UUID]
 
 
-async def count(session: Executor, kind: str, span: Span, as_of: date, wanted: Wanted, moment: datetime) -> Counted:
+async def count(session: Executor, kind: str, them: Span | These, as_of: date, wanted: Wanted, moment: datetime) -> Counted:
     """How many are to be told in a slice. The session's snapshot is what it is counted from."""
-    way, values = span.way, span.values | _asked(kind, as_of, wanted, moment)
+    values = them.values | _asked(kind, as_of, wanted, moment)
     await session.execute(MEMORY)
-    every = (await session.execute(COUNT_OF[kind][way], values)).one()
-    low = {"low": every.low or []}
+    await session.execute(WITHOUT_LOOPS)
+    every = (await session.execute(COUNT[kind][them.way], values)).one()
     if kind == "exhaustion":
-        await _run_out(session, AT_RISK[way], values | low)
-        found = (await session.execute(COUNT_RUNNING_OUT)).one()
-    elif kind == "threshold":
-        found = (await session.execute(COUNT_LOW, values | low)).one()
-    else:
-        found = (await session.execute(COUNT_UPCOMING[way], values)).one()
+        found = (await session.execute(COUNT_RUNNING_OUT, values | {"ids": every.ids or []})).one()
+    await session.execute(WITH_LOOPS)
+    if kind == "threshold":
+        found = (await session.execute(COUNT_LOW, values | {"ids": every.ids or []})).one()
+    elif kind == "upcoming":
+        found = (await session.execute(COUNT_UPCOMING[them.way], values)).one()
     return Counted(every.active, every.frozen, every.stale, found.told, found.covered, found.candidates or [])
 
 
-async def find(session: Executor, kind: str, them: Span | These, as_of: date, wanted: Wanted, moment: datetime) -> None:
-    """Leave those who are to be told in the temporary table `found`."""
-    values = them.values | _asked(kind, as_of, wanted, moment)
+async def find(session: Executor, kind: str, candidates: Sequence[UUID], as_of: date, wanted: Wanted, moment: datetime) -> None:
+    """Leave those of the candidates who are to be told in the temporary table `found`; of exhaustion, all who run out in `running_out`."""
+    values = {"ids": candidates} | _asked(kind, as_of, wanted, moment)
     if kind == "exhaustion":
-        if isinstance(them, Span):
-            every = (await session.execute(COUNT_OF[kind][them.way], values)).one()
-            values |= {"low": every.low or []}
-        await _run_out(session, AT_RISK[them.way] if isinstance(them, Span) else ALL_OF_THEM, values)
-        await session.execute(FOUND_EXHAUSTION, values)
-    else:
-        await session.execute((FOUND_THRESHOLD if kind == "threshold" else FOUND_UPCOMING)[them.way], values)
+        await session.execute(AFRESH)
+        await session.execute(WITHOUT_LOOPS)
+        await session.execute(RUNNING_OUT, values)
+        await session.execute(WITH_LOOPS)
+    await session.execute(FOUND_OF[kind], values)
 
 
 async def hits_found(session: Executor, after: int = 0, many: int = 1_000_000) -> list[Hit]:
@@ -237,12 +242,3 @@ def _asked(kind: str, as_of: date, wanted: Wanted, moment: datetime) -> dict[str
     elif kind == "upcoming":
         asked |= {"due_on": due_on, "mark": due_on.isoformat(), "daily": wanted.upcoming_daily}
     return asked
-
-
-async def _run_out(session: Executor, at_risk: sa.TextClause, values: dict[str, Any]) -> None:
-    await session.execute(AFRESH)
-    await session.execute(WITHOUT_LOOPS, {"loops": "on" if at_risk is AT_RISK[OF_ZONES] else "off"})
-    await session.execute(at_risk, values)
-    await session.execute(WITHOUT_LOOPS, {"loops": "on"})
-    await session.execute(ANALYZE)
-    await session.execute(RUNNING_OUT, values)
