@@ -5,12 +5,14 @@ threshold   told when the balance is at or below it, once an episode; covered wh
             subscriber has refused that one
 upcoming    told once for each due day
 
-`count` says how many they are, and who; `find` leaves them with their words in the table `found`, for `tell` or a dry run.
+`count` walks through all accounts once and says how many are to be told, and who; `find` leaves those with their words in the table `found`, for `tell` or
+a dry run.
 
 Some have days of warning of their own. A slice is asked first whether anybody has (an index of those alone): where nobody has, the operator's days are
 parameters as ever; where somebody has, the statements named `..._OWN` look at each account's.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -21,49 +23,65 @@ import sqlalchemy as sa
 
 from app.core.db import Executor
 from app.forecasts.brake import SHARE
-from app.forecasts.rules import ALL_OF_THEM, ANALYZE, AT_RISK, COUNTS, RULES, RUNS_OUT_SQL, Span, These, period_end, whose
+from app.forecasts.rules import COUNTS, RULES, RUNS_OUT_SQL, THESE, Span, These, period_end, whose
 
 TYPES = {"exhaustion": "balance.exhausting", "threshold": "balance.threshold_reached", "upcoming": "charges.upcoming"}
 LISTED = 100  # charges that a hit lists
 UPCOMING_DAYS = 3  # unless the operator says otherwise
 
 OF_THEM = "«a.id» AND a.status = 'active' AND (a.balance_as_of IS NULL OR a.balance_as_of >= :fresh)"
-# In one walk: how many there are, and who stands out by his balance alone.
-COUNT = """
+OF_THESE = re.sub("«a.id»", THESE.format(id="a.id"), OF_THEM)
+# In one walk: how many there are, and who stands out: who could run out at all by an upper bound of the charges to come, ignoring start, end and what is
+# posted (most accounts leave here), or is low.
+_COUNT = """{before}
 SELECT count(*) FILTER (WHERE a.status = 'active') AS active, count(*) FILTER (WHERE a.status = 'suspended') AS frozen,
        count(*) FILTER (WHERE a.status = 'active' AND a.balance_as_of < :fresh) AS stale,
-       array_agg(a.id) FILTER (WHERE a.status = 'active' AND (a.balance_as_of IS NULL OR a.balance_as_of >= :fresh) AND {low}) AS low
-FROM account a WHERE «a.id»
+       array_agg(a.id) FILTER (WHERE a.status = 'active' AND (a.balance_as_of IS NULL OR a.balance_as_of >= :fresh) AND {stands_out}) AS ids
+FROM account a {beside} WHERE «a.id»
 """
-COUNT_OF = {
-    kind: whose(COUNT.format(low=low))
-    for kind, low in (("exhaustion", "a.balance + a.credit_limit < 0"), ("threshold", "a.balance <= a.warned_at"), ("upcoming", "false"))
+_CHARGED = """
+WITH calendar AS MATERIALIZED (SELECT key, count(*) AS times FROM charge_calendar(CAST(:as_of AS date), CAST(:upto AS date)) GROUP BY key), charged AS (
+    SELECT c.account_id, sum(c.amount * k.times) AS total FROM planned_charge c JOIN calendar k ON k.key = c.calendar_key WHERE «c.account_id» GROUP BY c.account_id
+)"""
+_RUNS_OUT_AT_MOST = "a.balance + a.credit_limit < coalesce(greatest(d.total, 0), 0)"
+COUNT = {
+    "exhaustion": whose(_COUNT.format(before=_CHARGED, beside="LEFT JOIN charged d ON d.account_id = a.id", stands_out=_RUNS_OUT_AT_MOST)),
+    "threshold": whose(_COUNT.format(before="", beside="", stands_out="a.balance <= a.warned_at")),
+    "upcoming": whose(_COUNT.format(before="", beside="", stands_out="false")),
 }
 # The longest of their own days of warning, and all days on which charges to come are announced to somebody else than others.
 OWN_DAYS = whose("""
 SELECT max(d) AS horizon, array_agg(DISTINCT a.upcoming_days) FILTER (WHERE a.upcoming_days IS NOT NULL) AS upcoming
 FROM account a LEFT JOIN LATERAL unnest(a.warning_days) AS d ON true WHERE «a.id» AND (a.warning_days IS NOT NULL OR a.upcoming_days IS NOT NULL)
 """)
-MEMORY = sa.text("SET LOCAL work_mem = '24MB'")
-AFRESH = sa.text("DROP TABLE IF EXISTS pg_temp.at_risk, pg_temp.running_out")
+MEMORY = sa.text("SET LOCAL work_mem = '32MB'")
+# Of a slice that is newer than the statistics the planner expects one row, and might walk through all its charges for each of its accounts, or each day.
+WITHOUT_LOOPS, WITH_LOOPS = (sa.text(f"SET LOCAL enable_nestloop = {switch}") for switch in ("off", "on"))
 
 # Who runs out within the warning days, and the stage: new when nothing or a higher one has been told in this episode.
 _RUNNING_OUT = f"""
-CREATE TEMP TABLE running_out ON COMMIT DROP AS
 SELECT o.id, o.exhausts_on, o.shortfall, s.stage, CASE WHEN e.is_open THEN e.number ELSE coalesce(e.number, 0) + 1 END AS episode,
     e.is_open IS NOT TRUE OR s.stage < e.stage AS is_new
 FROM ({RUNS_OUT_SQL}) o {{accounts}}
 CROSS JOIN LATERAL (SELECT min(days) AS stage FROM unnest({{days}}) AS days WHERE o.exhausts_on - CAST(:as_of AS date) <= days) s
-LEFT JOIN forecast_episode e ON e.account_id = o.id AND e.kind = 'exhaustion'
+LEFT JOIN forecast_episode e ON e.account_id = o.id AND e.kind = 'exhaustion' AND e.account_id = ANY(CAST(:ids AS uuid[]))
 WHERE s.stage IS NOT NULL
 """
-RUNNING_OUT = sa.text(_RUNNING_OUT.format(accounts="", days="CAST(:warning_days AS int[])"))
-RUNNING_OUT_OWN = sa.text(
-    _RUNNING_OUT.format(accounts="JOIN account a ON a.id = o.id", days="coalesce(CAST(a.warning_days AS int[]), CAST(:warning_days AS int[]))")
+# By the operator's days, and by the account's own where it has any.
+_RUNNING_OUT_BY = (
+    _RUNNING_OUT.format(accounts="", days="CAST(:warning_days AS int[])"),
+    _RUNNING_OUT.format(
+        accounts="JOIN account a ON a.id = o.id AND a.id = ANY(CAST(:ids AS uuid[]))",
+        days="coalesce(CAST(a.warning_days AS int[]), CAST(:warning_days AS int[]))",
+    ),
 )
-COUNT_RUNNING_OUT = sa.text("SELECT count(*) FILTER (WHERE is_new) AS told, 0 AS covered, array_agg(id) AS candidates FROM running_out")
+COUNT_RUNNING_OUT, COUNT_RUNNING_OUT_OWN = (
+    sa.text(f"SELECT count(*) FILTER (WHERE is_new) AS told, 0 AS covered, array_agg(id) AS candidates FROM ({one}) r") for one in _RUNNING_OUT_BY
+)
+RUNNING_OUT, RUNNING_OUT_OWN = (sa.text(f"CREATE TEMP TABLE running_out ON COMMIT DROP AS {one}") for one in _RUNNING_OUT_BY)
+AFRESH = sa.text("DROP TABLE IF EXISTS pg_temp.running_out")
 
-_LOW = """
+_LOW = f"""
 FROM account a LEFT JOIN forecast_episode e ON e.account_id = a.id AND e.kind = 'threshold' LEFT JOIN LATERAL (
     SELECT true AS covered FROM forecast_hit h WHERE h.account_id = a.id AND h.kind = 'exhaustion' AND h.as_of = :as_of AND NOT EXISTS (
         SELECT FROM account_preference p WHERE p.account_id = a.id AND (
@@ -72,12 +90,9 @@ FROM account a LEFT JOIN forecast_episode e ON e.account_id = a.id AND e.kind = 
         )
     ) LIMIT 1
 ) h ON true
-WHERE {them} AND a.balance <= a.warned_at AND e.is_open IS NOT TRUE
+WHERE {OF_THESE} AND a.balance <= a.warned_at AND e.is_open IS NOT TRUE
 """
-COUNT_LOW = sa.text(
-    "SELECT count(*) FILTER (WHERE h.covered IS NULL) AS told, count(h.covered) AS covered, array_agg(a.id) AS candidates"
-    + _LOW.format(them="a.id = ANY(CAST(:low AS uuid[]))")
-)
+COUNT_LOW = sa.text(f"SELECT count(*) FILTER (WHERE h.covered IS NULL) AS told, count(h.covered) AS covered, array_agg(a.id) AS candidates {_LOW}")
 _ANNOUNCED = f"""
 FROM planned_charge c JOIN charge_calendar(CAST(:due_on AS date), CAST(:due_on AS date)) k ON k.key = c.calendar_key
 WHERE «c.account_id» AND c.announce AND (c.kind <> 'daily' OR :daily) AND {COUNTS}
@@ -131,7 +146,7 @@ FROM running_out r JOIN account a ON a.id = r.id LEFT JOIN (
 WHERE r.is_new
 """
 )
-FOUND_THRESHOLD = whose(
+FOUND_THRESHOLD = sa.text(
     _FOUND.format(
         episode="coalesce(e.number, 0) + 1",
         mark="'low'",
@@ -140,11 +155,11 @@ FOUND_THRESHOLD = whose(
         data="'balance', CAST(a.balance AS text), 'threshold', CAST(a.warned_at AS text)",
         inputs="'threshold', CAST(a.warned_at AS text)",
     )
-    + _LOW.format(them=OF_THEM)
+    + _LOW
 )
 
 
-def _found_upcoming(what: str, announced: str, due_on: str, mark: str) -> dict[str, sa.TextClause]:
+def _found_upcoming(what: str, announced: str, due_on: str, mark: str) -> sa.TextClause:
     return whose(
         _FOUND.format(
             episode="0",
@@ -161,7 +176,7 @@ FROM (
     ))[1\\:{LISTED}]) AS charges {announced}
 ) d JOIN account a ON a.id = d.account_id WHERE {_UNTOLD.format(mark=mark)}
 """
-    )
+    )[THESE]
 
 
 FOUND_UPCOMING = _found_upcoming("c.account_id", _ANNOUNCED, "CAST(:due_on AS date)", "CAST(:mark AS text)")
@@ -245,36 +260,38 @@ class Counted:
     candidates: Sequence[UUID]
 
 
-async def count(session: Executor, kind: str, span: Span, as_of: date, wanted: Wanted, moment: datetime) -> Counted:
+async def count(session: Executor, kind: str, them: Span | These, as_of: date, wanted: Wanted, moment: datetime) -> Counted:
     """How many are to be told in a slice. The session's snapshot is what it is counted from."""
-    own = await _own(session, kind, span)
-    way, values = span.way, span.values | _asked(kind, as_of, wanted, own, moment)
+    own = await _own(session, kind, them)
+    values = them.values | _asked(kind, as_of, wanted, own, moment)
     await session.execute(MEMORY)
-    every = (await session.execute(COUNT_OF[kind][way], values)).one()
-    low = {"low": every.low or []}
+    await session.execute(WITHOUT_LOOPS)
+    every = (await session.execute(COUNT[kind][them.way], values)).one()
     if kind == "exhaustion":
-        await _run_out(session, AT_RISK[way], values | low, own)
-        found = (await session.execute(COUNT_RUNNING_OUT)).one()
-    elif kind == "threshold":
-        found = (await session.execute(COUNT_LOW, values | low)).one()
-    else:
-        found = (await session.execute((COUNT_UPCOMING_OWN if own.upcoming else COUNT_UPCOMING)[way], values)).one()
+        found = (await session.execute(COUNT_RUNNING_OUT_OWN if own.horizon else COUNT_RUNNING_OUT, values | {"ids": every.ids or []})).one()
+    await session.execute(WITH_LOOPS)
+    if kind == "threshold":
+        found = (await session.execute(COUNT_LOW, values | {"ids": every.ids or []})).one()
+    elif kind == "upcoming":
+        found = (await session.execute((COUNT_UPCOMING_OWN if own.upcoming else COUNT_UPCOMING)[them.way], values)).one()
     return Counted(every.active, every.frozen, every.stale, found.told, found.covered, found.candidates or [])
 
 
-async def find(session: Executor, kind: str, them: Span | These, as_of: date, wanted: Wanted, moment: datetime) -> None:
-    """Leave those who are to be told in the temporary table `found`."""
+async def find(session: Executor, kind: str, candidates: Sequence[UUID], as_of: date, wanted: Wanted, moment: datetime) -> None:
+    """Leave those of the candidates who are to be told in the temporary table `found`; of exhaustion, all who run out in `running_out`."""
+    them = These(candidates)
     own = await _own(session, kind, them)
     values = them.values | _asked(kind, as_of, wanted, own, moment)
     if kind == "exhaustion":
-        if isinstance(them, Span):
-            every = (await session.execute(COUNT_OF[kind][them.way], values)).one()
-            values |= {"low": every.low or []}
-        await _run_out(session, AT_RISK[them.way] if isinstance(them, Span) else ALL_OF_THEM, values, own)
+        await session.execute(AFRESH)
+        await session.execute(WITHOUT_LOOPS)
+        await session.execute(RUNNING_OUT_OWN if own.horizon else RUNNING_OUT, values)
+        await session.execute(WITH_LOOPS)
         await session.execute(FOUND_EXHAUSTION, values)
+    elif kind == "threshold":
+        await session.execute(FOUND_THRESHOLD, values)
     else:
-        upcoming = FOUND_UPCOMING_OWN if own.upcoming else FOUND_UPCOMING
-        await session.execute((FOUND_THRESHOLD if kind == "threshold" else upcoming)[them.way], values)
+        await session.execute(FOUND_UPCOMING_OWN if own.upcoming else FOUND_UPCOMING, values)
 
 
 async def hits_found(session: Executor, after: int = 0, many: int = 1_000_000) -> list[Hit]:
@@ -299,10 +316,3 @@ def _asked(kind: str, as_of: date, wanted: Wanted, own: Own, moment: datetime) -
         every = {"days": wanted.upcoming_days, "all_days": sorted({wanted.upcoming_days, *own.upcoming})}
         asked |= every if own.upcoming else {"due_on": due_on, "mark": due_on.isoformat()}
     return asked
-
-
-async def _run_out(session: Executor, at_risk: sa.TextClause, values: dict[str, Any], own: Own) -> None:
-    await session.execute(AFRESH)
-    await session.execute(at_risk, values)
-    await session.execute(ANALYZE)
-    await session.execute(RUNNING_OUT_OWN if own.horizon else RUNNING_OUT, values)

@@ -1,9 +1,6 @@
-"""The rules of what will happen, in SQL: staged for a slice of all accounts, and the same for a few given ones. Dates only: no clock can shift a day.
+"""The rules of what will happen, in SQL. Dates only: no clock can shift a day.
 
-    AT_RISK   who could run out at all: an upper bound of the charges to come, ignoring start, end and what is posted (most accounts leave here)
-    RUNS_OUT  of those, who does, on which day, and by how much
-    LOW       whose balance is at or below the threshold
-    UPCOMING  whose announced charges fall on the day that is spoken of
+    RUNS_OUT  who of the given accounts runs out, on which day, and by how much
     DUE       the charges of given accounts, day by day
 
 A charge counts on a due day when start_on <= due <= end_on and due > posted_through. The charges of one day are one sum. An account runs out on the first
@@ -18,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -29,48 +26,37 @@ RULES = 1  # the version of this meaning; kept with every hit
 
 COUNTS = "k.due_on > coalesce(c.posted_through, '-infinity') AND k.due_on BETWEEN coalesce(c.start_on, '-infinity') AND coalesce(c.end_on, 'infinity')"
 
-# Whose accounts: between two ids, of some zones alone, or given ones.
-BETWEEN, OF_ZONES, THESE = (
-    "{id} >= :first AND {id} < :last",
-    "{id} IN (SELECT id FROM account WHERE id >= :first AND id < :last AND timezone = ANY(CAST(:zones AS text[])))",
-    "{id} = ANY(CAST(:ids AS uuid[]))",
-)
+# Whose accounts: between two ids, or given ones.
+BETWEEN, THESE = "{id} >= :first AND {id} < :last", "{id} = ANY(CAST(:ids AS uuid[]))"
 
 
 def whose(statement: str) -> dict[str, sa.TextClause]:
     """The statement for each way to say whose accounts: `«id»` in it becomes the condition on that column."""
-    return {way: sa.text(re.sub("«(.+?)»", way.format(id=r"\1"), statement)) for way in (BETWEEN, OF_ZONES, THESE)}
+    return {way: sa.text(re.sub("«(.+?)»", way.format(id=r"\1"), statement)) for way in (BETWEEN, THESE)}
 
 
-AT_RISK = whose("""
-CREATE TEMP TABLE at_risk ON COMMIT DROP AS
-WITH calendar AS MATERIALIZED (SELECT key, count(*) AS times FROM charge_calendar(CAST(:as_of AS date), CAST(:upto AS date)) GROUP BY key)
-SELECT 0 AS ref, a.id, a.balance + a.credit_limit AS available
-FROM account a JOIN planned_charge c ON c.account_id = a.id JOIN calendar k ON k.key = c.calendar_key
-WHERE «a.id» AND «c.account_id» AND a.status = 'active' AND (a.balance_as_of IS NULL OR a.balance_as_of >= :fresh) AND a.balance + a.credit_limit >= 0
-GROUP BY a.id HAVING sum(c.amount * k.times) > a.balance + a.credit_limit
-UNION ALL SELECT 0, a.id, a.balance + a.credit_limit FROM account a WHERE a.id = ANY(CAST(:low AS uuid[]))
-""")
-# Of few the bound need not be asked.
-ALL_OF_THEM = sa.text("""
-CREATE TEMP TABLE at_risk ON COMMIT DROP AS
-SELECT 0 AS ref, a.id, a.balance + a.credit_limit AS available FROM account a
-WHERE a.id = ANY(CAST(:ids AS uuid[])) AND a.status = 'active' AND (a.balance_as_of IS NULL OR a.balance_as_of >= :fresh)
-""")
-ANALYZE = sa.text("ANALYZE at_risk")
+MEMBERS = sa.text("SELECT id FROM account WHERE id >= :first AND id < :last AND timezone = ANY(CAST(:zones AS text[]))")
 _RUNS_OUT = f"""
-WITH calendar AS MATERIALIZED (SELECT * FROM charge_calendar(CAST(:as_of AS date), CAST(:upto AS date))), due AS (
-    SELECT r.ref, r.id, r.available, k.due_on, c.amount
-    FROM {{at_risk}} r JOIN planned_charge c ON c.account_id = r.id JOIN calendar k ON k.key = c.calendar_key WHERE {COUNTS}
-    UNION ALL SELECT ref, id, available, CAST(:as_of AS date), 0 FROM {{at_risk}} r WHERE available < 0
+WITH calendar AS MATERIALIZED (SELECT * FROM charge_calendar(CAST(:as_of AS date), CAST(:upto AS date))), given AS MATERIALIZED ({{given}}), due AS (
+    SELECT g.ref, g.id, g.available, k.due_on, c.amount FROM given g JOIN planned_charge c ON c.account_id = g.id JOIN calendar k ON k.key = c.calendar_key
+    WHERE {{theirs}} AND {COUNTS}
+    UNION ALL SELECT ref, id, available, CAST(:as_of AS date), 0 FROM given WHERE available < 0
 ), of_day AS (
     SELECT ref, id, available, due_on, sum(sum(amount)) OVER (PARTITION BY ref, id ORDER BY due_on) - available AS missing FROM due GROUP BY ref, id, available, due_on
 )
 SELECT DISTINCT ON (ref, id) ref, id, due_on AS exhausts_on, missing AS shortfall FROM of_day WHERE missing > 0 ORDER BY ref, id, due_on
 """
-RUNS_OUT_SQL = _RUNS_OUT.format(at_risk="at_risk")
+# Of these accounts with what they have at the moment. For many, and without nested loops: their charges are named by the array.
+RUNS_OUT_SQL = _RUNS_OUT.format(
+    given="""SELECT 0 AS ref, a.id, a.balance + a.credit_limit AS available FROM account a
+    WHERE a.id = ANY(CAST(:ids AS uuid[])) AND a.status = 'active' AND (a.balance_as_of IS NULL OR a.balance_as_of >= :fresh)""",
+    theirs="c.account_id = ANY(CAST(:ids AS uuid[]))",
+)
+# Of a few, with what each is said to have.
 RUNS_OUT_OF = sa.text(
-    _RUNS_OUT.format(at_risk="(SELECT * FROM unnest(CAST(:refs AS int[]), CAST(:ids AS uuid[]), CAST(:availables AS numeric[])) AS g(ref, id, available))")
+    _RUNS_OUT.format(
+        given="SELECT * FROM unnest(CAST(:refs AS int[]), CAST(:ids AS uuid[]), CAST(:availables AS numeric[])) AS g(ref, id, available)", theirs="true"
+    )
 )
 DUE = sa.text(f"""
 SELECT c.account_id, k.due_on, c.external_id, c.title, c.amount, c.announce, c.kind
@@ -103,19 +89,15 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Accounts between two ids, the last one excluded; of these zones alone, if any are named."""
+    """Accounts between two ids, the last one excluded."""
 
     first: UUID
     last: UUID
-    zones: Sequence[str] | None = None
-
-    @property
-    def way(self) -> str:
-        return BETWEEN if self.zones is None else OF_ZONES
+    way: ClassVar[str] = BETWEEN
 
     @property
     def values(self) -> dict[str, Any]:
-        return {"first": self.first, "last": self.last} | ({} if self.zones is None else {"zones": list(self.zones)})
+        return {"first": self.first, "last": self.last}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +105,16 @@ class These:
     """Given accounts."""
 
     ids: Sequence[UUID]
-
-    @property
-    def way(self) -> str:
-        return THESE
+    way: ClassVar[str] = THESE
 
     @property
     def values(self) -> dict[str, Any]:
         return {"ids": list(self.ids)}
+
+
+async def members(session: Executor, span: Span, zones: Sequence[str]) -> These:
+    """Those between two ids who live in these zones. Named one by one they are found by the index, whatever the statistics say of the zone."""
+    return These((await session.execute(MEMBERS, span.values | {"zones": list(zones)})).scalars().all())
 
 
 async def runs_out_of(session: Executor, asked: Sequence[tuple[UUID, Decimal]], as_of: date, horizon: int) -> dict[int, RunsOut]:

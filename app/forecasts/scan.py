@@ -23,7 +23,7 @@ from app.core.clock import now as clock
 from app.core.db import Database, is_away
 from app.forecasts.ask import go_on
 from app.forecasts.find import Hit, Wanted, count, find, hits_found
-from app.forecasts.rules import Span, These, whose
+from app.forecasts.rules import Span, These, members, whose
 from app.forecasts.schedule import today_in, zones
 from app.forecasts.tell import close, tell
 
@@ -47,7 +47,8 @@ WITH t AS (
 )
 UPDATE scan_slice s SET state = 'running', attempts = attempts + 1, lease_until = now() + CAST(:lease AS interval) * CASE WHEN t.dry_run THEN 5 ELSE 1 END
 FROM t WHERE s.run_id = t.run_id AND s.phase = t.phase AND s.n = t.n
-RETURNING s.run_id, t.kind, t.dry_run, s.phase, s.n, s.zones, s.as_of, s.first, s.last, s.attempts, s.candidates, s.created_at, t.asked_at
+RETURNING s.run_id, t.kind, t.dry_run, s.phase, s.n, s.zones, s.as_of, s.first, s.last, s.attempts, s.candidates, s.created_at, t.asked_at,
+    set_config('synchronous_commit', 'off', true)
 """)
 # A slice that kills whoever takes it (its worker never comes to say so) is not handed on for ever.
 WORN_OUT = sa.text("""
@@ -66,7 +67,8 @@ UPDATE scan_slice SET state = CASE WHEN attempts >= :tries THEN 'failed' ELSE 'w
 WHERE run_id = :run_id AND phase = :phase AND n = :n AND state = 'running' AND attempts = :attempts
 """)
 IN_SPELL = whose("SELECT e.account_id FROM forecast_episode e WHERE «e.account_id» AND e.kind = 'exhaustion' AND e.is_open")
-LOCK = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
+# No waiting for the disk at the commit: a slice that a crash of the server takes back is taken up again, and what was planned from it has gone with it.
+LOCK = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0)), set_config('synchronous_commit', 'off', true)")
 RUN = sa.text("SELECT id, kind, origin, zone, as_of, dry_run, state, phase, created_at FROM scan_run WHERE id = :id FOR UPDATE")
 SUM = sa.text("""
 SELECT count(*) FILTER (WHERE state IN ('waiting', 'running')) AS open, count(*) FILTER (WHERE state = 'failed') AS failed, max(error) AS error,
@@ -126,19 +128,20 @@ class Slice:
     created_at: datetime
     asked_at: datetime
 
-    @property
-    def span(self) -> Span:
-        return Span(self.first, self.last, self.zones)
+    async def them(self, session: AsyncSession) -> Span | These:
+        """All accounts of this slice."""
+        span = Span(self.first, self.last)
+        return span if self.zones is None else await members(session, span, self.zones)
 
-    async def whose(self, session: AsyncSession, moment: datetime) -> Span | These:
-        """Whom to look at: what was found a good while ago may not be all by now. A spell that has begun since the count is looked at as well, or it
-        would be ended as if the money lasted."""
+    async def candidates_among(self, session: AsyncSession, them: Span | These, moment: datetime) -> Sequence[UUID] | None:
+        """Those whom the count has found, unless that is too long ago. A spell that has begun since the count is looked at as well, or it would be ended as
+        if the money lasted."""
         if self.candidates is None or moment - self.created_at > FRESH:
-            return self.span
+            return None
         if self.kind != "exhaustion":
-            return These(self.candidates)
-        begun = (await session.execute(IN_SPELL[self.span.way], self.span.values)).scalars()
-        return These(list({*self.candidates, *begun}))
+            return self.candidates
+        begun = (await session.execute(IN_SPELL[them.way], them.values)).scalars()
+        return list({*self.candidates, *begun})
 
     async def day(self, session: AsyncSession, moment: datetime) -> date:
         """The day to take as today. A scan that waited over midnight, for a worker or for a confirmation, looks at the day that it is by now: what was due
@@ -180,7 +183,7 @@ class Scanner:
             row = (await session.execute(TAKE, {"lease": LEASE, "tries": TRIES})).first()
         if row is None:
             return await self._tidy()
-        piece, is_last = Slice(*row), True
+        piece, is_last = Slice(*row[:-1]), True
         try:
             is_last = await self._work(piece)
         except Exception as error:
@@ -206,17 +209,21 @@ class Scanner:
             await session.execute(LOCK, {"key": f"{piece.kind}:{piece.first}:{piece.zones}"})
         wanted, _ = await self._wanted(session)
         as_of = await piece.day(session, moment)
-        candidates, fresh = None, wanted.fresh(moment)
+        them = await piece.them(session)
+        candidates = None
         if piece.phase == "tell":
-            await find(session, piece.kind, await piece.whose(session, moment), as_of, wanted, moment)
-            await close(session, piece.kind, piece.span, fresh, moment)
+            among = await piece.candidates_among(session, them, moment)
+            if among is None:
+                among = (await count(session, piece.kind, them, as_of, wanted, moment)).candidates
+            await find(session, piece.kind, among, as_of, wanted, moment)
+            await close(session, piece.kind, them, wanted.fresh(moment), moment)
             told = await tell(session, piece.run_id, moment)
             found: dict[str, Any] = {"told": told.told, "covered": told.covered}
         else:
-            counted = await count(session, piece.kind, piece.span, as_of, wanted, moment)
+            counted = await count(session, piece.kind, them, as_of, wanted, moment)
             found = {"told": counted.told, "covered": counted.covered, "accounts": counted.accounts, "frozen": counted.frozen, "stale": counted.stale}
             if piece.dry_run:
-                await find(session, piece.kind, These(counted.candidates), as_of, wanted, moment)
+                await find(session, piece.kind, counted.candidates, as_of, wanted, moment)
                 found |= await self._appraised(session)
             else:
                 candidates = counted.candidates
@@ -270,6 +277,7 @@ class Scanner:
                 await session.execute(STRIP, {"id": run_id})
                 if not run.dry_run:
                     metrics.SCAN_HITS.labels(run.kind).inc(found["told"])
+                    metrics.SCAN_SUCCESS.labels(run.kind).set(clock().timestamp())
                     metrics.SCAN_SECONDS.labels(run.kind).observe((clock() - run.created_at).total_seconds())
             else:
                 _, alarm = await self._wanted(session)

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from app.core.db import BulkInsert, Executor, TogetherInsert
 from app.core.ids import new_id
 from app.forecasts.find import OF_THEM, TYPES, Hit
-from app.forecasts.rules import Span, whose
+from app.forecasts.rules import Span, These, whose
 
 SOURCE = "/vestnik/forecasts"
 
@@ -122,9 +122,9 @@ async def _tell(session: Executor, statement: sa.TextClause, many: int, values: 
     return Told(*(await session.execute(statement, values | ids)).one())
 
 
-async def close(session: Executor, kind: str, span: Span, fresh: datetime, moment: datetime) -> None:
+async def close(session: Executor, kind: str, them: Span | These, fresh: datetime, moment: datetime) -> None:
     """End the episodes of a slice that have nothing to tell any more, before others are told. Of exhaustion those that are not in `running_out`.
     Frozen accounts and stale balances are left as they are."""
     if kind != "upcoming":
         statement = CLOSE_EXHAUSTION if kind == "exhaustion" else CLOSE_THRESHOLD
-        await session.execute(statement[span.way], span.values | {"fresh": fresh, "now": moment})
+        await session.execute(statement[them.way], them.values | {"fresh": fresh, "now": moment})

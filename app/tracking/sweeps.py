@@ -20,7 +20,7 @@ from app.core.ids import first_id_at, new_id
 from app.core.wakeups import MAIL, PLAN, Wakeups, bind_queue
 from app.notifications.follow import Following
 from app.notifications.rows import CHANGES
-from app.notifications.states import State
+from app.notifications.states import IN_OUTBOX, State
 from app.notifications.withdraw import withdraw
 from app.sending.settle import ONCE_MORE_DETAIL
 from app.tracking.clear_up import clear_up
@@ -60,6 +60,7 @@ DEPTHS = sa.text("""
 SELECT coalesce(gateway, 'none') AS gateway, state, count(*) AS number, max(extract(epoch FROM now() - not_before)) FILTER (WHERE state = 'queued' AND not_before <= now()) AS oldest
 FROM outbox GROUP BY 1, 2
 """)
+GATEWAYS = sa.text("SELECT name FROM gateway")
 DUE = sa.text("""
 SELECT g.name, g.kind, coalesce(CAST(g.settings ->> 'binds' AS int), 1) AS binds FROM gateway g WHERE g.enabled AND NOT g.paused
 AND EXISTS (SELECT FROM outbox o WHERE o.gateway = g.name AND o.state = 'queued' AND o.not_before <= now())
@@ -157,11 +158,13 @@ class Sweeper:
         """Show how deep the queues are, and wake whoever has work and has not heard of it."""
         async with self._database.transaction() as session:
             depths = (await session.execute(DEPTHS)).all()
+            names = (await session.execute(GATEWAYS)).scalars().all()
             due = (await session.execute(DUE)).all()
             waiting = (await session.execute(WAITING)).scalar()
             await session.execute(GONE)
         shown = {(row.gateway, row.state) for row in depths}
-        for gateway, state in self._shown - shown:
+        # A queue that is empty is shown as such, also one that nobody has seen otherwise.
+        for gateway, state in (self._shown | {(name, state.value) for name in (*names, "none") for state in IN_OUTBOX}) - shown:
             metrics.QUEUE_MESSAGES.labels(gateway, state).set(0)
             metrics.QUEUE_OLDEST.labels(gateway).set(0)
         for row in depths:

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.forecasts.find import TYPES, Wanted, count, find, hits_found
-from app.forecasts.rules import Span, These, stage_of
+from app.forecasts.rules import Span, members, stage_of
 from app.forecasts.truth import Claim, as_of_now
 from tests.forecasts.oracle import falls_on, runs_out
 from tests.forecasts.test_rules import a_charge, accounts_with
@@ -63,10 +63,10 @@ async def test_slice_finds_whom_the_simulation_finds_and_says_what_is_said_of_on
         async with database.transaction() as session:
             counted = await count(session, kind, ALL, as_of, wanted, NOW)
         async with database.transaction() as session:
-            await find(session, kind, ALL, as_of, wanted, NOW)
+            await find(session, kind, list(accounts), as_of, wanted, NOW)
             hits = await hits_found(session)
         async with database.transaction() as session:
-            await find(session, kind, These(counted.candidates), as_of, wanted, NOW)
+            await find(session, kind, counted.candidates, as_of, wanted, NOW)
             again = await hits_found(session)
         assert {hit.account_id: hit.mark for hit in hits} == expected[kind]
         assert again == hits
@@ -100,12 +100,12 @@ async def test_slice_of_some_zones_finds_those_alone(database):
         accounts, charges = await a_town(session, database, rng, as_of, 400, own=True)
     expected = expectations(accounts, charges, as_of, wanted)
     omsk = {account_id for account_id, row in accounts.items() if row.timezone == "Asia/Omsk"}
-    span = Span(ALL.first, ALL.last, ["Asia/Omsk", "Asia/Tomsk"])
 
     for kind in TYPES:
         async with database.transaction() as session:
-            counted = await count(session, kind, span, as_of, wanted, NOW)
-            await find(session, kind, span, as_of, wanted, NOW)
+            them = await members(session, ALL, ["Asia/Omsk", "Asia/Tomsk"])
+            counted = await count(session, kind, them, as_of, wanted, NOW)
+            await find(session, kind, counted.candidates, as_of, wanted, NOW)
             hits = await hits_found(session)
         assert {hit.account_id for hit in hits} == set(counted.candidates) == expected[kind].keys() & omsk
         assert counted.accounts == sum(accounts[one].status == "active" for one in omsk)

@@ -12,7 +12,7 @@ from app.core.db import Database
 from app.core.wakeups import Wakeups
 from app.forecasts import ask, scan
 from app.forecasts.ask import ask_for, confirm
-from app.forecasts.find import Wanted, find
+from app.forecasts.find import Wanted, count, find
 from app.forecasts.rules import Span
 from app.forecasts.scan import Alarm, Scanner
 from app.forecasts.schedule import ask_for_due, today_in
@@ -90,7 +90,8 @@ async def test_a_threshold_that_a_payment_made_untrue_in_the_middle_of_the_scan_
 
 async def tell_with(session, run_id) -> Told:
     """The telling of a run's only slice in a session whose snapshot is old already."""
-    await find(session, "threshold", Span(ask.BEGINNING, ask.END), today(), Wanted(), now())
+    counted = await count(session, "threshold", Span(ask.BEGINNING, ask.END), today(), Wanted(), now())
+    await find(session, "threshold", counted.candidates, today(), Wanted(), now())
     return await tell(session, run_id, now())
 
 

@@ -142,6 +142,15 @@ async def test_depth_of_a_queue_is_shown_and_goes_back_to_zero(database, sweeper
     assert (shown("queued"), shown("sending"), metrics.QUEUE_OLDEST.labels("deep")._value.get()) == (0, 0, 0)
 
 
+async def test_queue_in_which_nothing_has_ever_been_is_shown_as_empty(database, sweeper):
+    await an_smpp_gateway(database, "new")
+
+    await sweeper.look()
+
+    shown = {(one.labels["gateway"], one.labels["state"]): one.value for family in metrics.QUEUE_MESSAGES.collect() for one in family.samples}
+    assert {shown[name, state] for name in ("new", "none") for state in ("held", "queued", "sending")} == {0}
+
+
 async def test_process_that_has_not_been_seen_for_an_hour_is_forgotten(database, sweeper):
     for age in ("2 hours", "1 minute"):
         await run(
