@@ -11,7 +11,7 @@ time, and release sees his event, or he waits for release and finds the message 
 Reminders of our own are not put together: a newer one takes the place of those that wait (`reminders.supersede`), and each is looked at by itself.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
@@ -43,7 +43,7 @@ WITH v AS (SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:ends AS timestamptz[
 UPDATE message m SET expires_at = v.expires_at FROM v WHERE m.id = v.id AND m.id = ANY(CAST(:ids AS uuid[]))
 """)
 TOGETHER = sa.text("""
-SELECT n.message_id, e.time, CAST(e.data AS text) AS data FROM notification_event n JOIN event e ON e.id = n.event_id
+SELECT n.message_id, e.id, e.time, CAST(e.data AS text) AS data FROM notification_event n JOIN event e ON e.id = n.event_id
 WHERE n.message_id = ANY(CAST(:messages AS uuid[])) ORDER BY n.message_id, e.time, e.id
 """)
 # Nobody finds them any more: a message may have their key.
@@ -194,13 +194,15 @@ class News:
         return len(self.earlier) + 1
 
 
-async def news_of(session: Executor, rows: Sequence[Any]) -> dict[UUID, News]:
-    """By message, for messages (id, time, data: those of the event that made it) which others have joined. One query."""
+async def news_of(session: Executor, rows: Sequence[Any], undone: Collection[UUID]) -> dict[UUID, News]:
+    """By message, for messages (id, event_id, time, data: those of the event that made it) which others have joined: without the events that are undone,
+    of which each message has others. One query."""
     if not rows:
         return {}
-    told: dict[UUID, list[tuple[datetime, str]]] = {row.id: [(row.time, row.data)] for row in rows}
-    for message_id, time, data in await session.execute(TOGETHER, {"messages": list(told)}):
-        told[message_id].append((time, data))
+    told: dict[UUID, list[tuple[datetime, str]]] = {row.id: [] if row.event_id in undone else [(row.time, row.data)] for row in rows}
+    for message_id, event_id, time, data in await session.execute(TOGETHER, {"messages": list(told)}):
+        if event_id not in undone:
+            told[message_id].append((time, data))
     return {message_id: _news(said) for message_id, said in told.items()}
 
 

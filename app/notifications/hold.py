@@ -39,6 +39,7 @@ from app.notifications.reroute import PRIORITIES, Rerouting
 from app.notifications.rows import CHANGES, recut_for
 from app.notifications.states import State
 from app.notifications.stops import UNSTOPPED
+from app.notifications.undone import undone
 from app.rendering.compose import Composed, NoTemplate, RenderFailed, Templates, variables
 
 log = structlog.get_logger()
@@ -139,6 +140,8 @@ class Holding:
             refused = {row.id: self._refusal(row, accounts) for row in rows}
             fresh = await self._true_ones(session, [row for row in rows if not refused[row.id]], accounts)
             refused |= {message_id: "resolved" for message_id, data in fresh.items() if data is None or self._is_stale_repeat(rows_by_id[message_id], data)}
+            gone = await undone(session, [row for row in rows if not refused[row.id]], moment)
+            refused |= dict.fromkeys(gone.messages, "resolved")
             followers = [row for row in rows if row.after_message is not None and not refused[row.id]]
             verdicts = await judged(session, followers, self._catalogue, moment, is_over=True)
             refused |= {message_id: said.reason for message_id, said in verdicts.items() if isinstance(said, Cancel)}
@@ -158,7 +161,7 @@ class Holding:
                 await session.execute(HOLD_ON, columns(again) | {"now": moment})
             goes = dict.fromkeys(until, moment) | {message_id: begins for message_id, begins, _, _ in again}
             await move_along(session, {row.id: goes[row.id] for row in rows if row.leads and row.id in goes}, self._catalogue)
-            news = await news_of(session, [row for row in wanted if row.is_joined and row.data is not None])
+            news = await news_of(session, [row for row in wanted if row.is_joined and row.data is not None], gone.events)
             rewritten, queued, queues = [], [], set[str]()
             for row in wanted:
                 account = accounts[row.account_id]

@@ -198,12 +198,15 @@ class Planner:
             rows.decide(event.id, event.account.id, event.type, [skipped_decision(event.type, Skipped(None, None, "duplicate"))], now)
         types, limits = self._catalogue.types, limits_in(seen.caps)
         together, counted = await Together.of(session, events, types, contacts), await Counted.of(session, events, types, limits)
+        told: list[Waiting] = []
         for event in weightiest_first(events, types, counted.codes):
             if event.account.status == ERASED:
                 gone.append(event)
                 rows.decide(event.id, event.account.id, event.type, [skipped_decision(event.type, Skipped(None, None, "account_erased"))], now)
-            else:
-                self._decide_one(event, contacts[event.account.id], router, operators, stops, now, rows, tally, queues, together, counted)
+            elif self._decide_one(event, contacts[event.account.id], router, operators, stops, now, rows, tally, queues, together, counted):
+                told.append(event)
+        # Not before it is sure that the newer one is told: one that is too much today, or has no words, takes nobody's place.
+        await supersede(session, [(event.account.id, event.type) for event in told if is_ours(event.type, event.source)], now)
         rows.beside += [together, counted]
         if gone:
             for statement in FORGET:
@@ -237,7 +240,6 @@ class Planner:
         alive = [event for event in kept if event is not None]
         ours = [event for event in alive if event.id in now_true and self._is_told(event, contacts.get(event.account.id, []))]
         doubles = without_doubles([(event.id, event.account.id, event.type) for event in ours])
-        await supersede(session, [(event.account.id, event.type) for event in ours], clock())
         return (
             [event for event in alive if event.id not in doubles],
             [event for event in asked if now_true[event.id] is None],
@@ -266,7 +268,8 @@ class Planner:
         queues: set[str],
         together: Together,
         counted: Counted,
-    ) -> None:
+    ) -> bool:
+        """Whether anybody is told."""
         rules, account = self._catalogue.types.get(event.type), event.account
         attributes = orjson.loads(account.attributes_json) if router.asks_attributes else NO_ATTRIBUTES
         decisions, ours = [], is_ours(event.type, event.source)
@@ -343,6 +346,7 @@ class Planner:
         if first is not None:
             counted.add(event.id, account.id, rules, first, around.zone)
         rows.decide(event.id, event.account.id, event.type, decisions, now)
+        return first is not None
 
 
 def tells_balance(event: Waiting) -> bool:

@@ -15,6 +15,8 @@ from tests.builders.accounts import MAIL, an_account
 from tests.builders.events import a_payment, a_waiting_event
 from tests.builders.gateways import an_smpp_gateway
 from tests.builders.messages import claim, one, run
+from tests.builders.templates import publish
+from tests.builders.types import set_type
 from tests.notifications.test_reminders import charged, rows, scan, states
 
 MOSCOW = ZoneInfo("Europe/Moscow")
@@ -282,6 +284,26 @@ async def test_the_next_warning_takes_the_place_of_one_that_still_waits(database
 
     assert await states(database) == [(EXHAUSTING, "cancelled", "duplicate"), (EXHAUSTING, "queued", None)]
     assert "денег на 1 день" in (await waiting(database))[0][1]
+
+
+async def test_a_warning_that_comes_too_soon_takes_nobodys_place(database, anna, told):
+    await set_type(database, EXHAUSTING, settings={"min_interval_seconds": 7 * 86_400})
+    await told("exhaustion")
+    await run(database, "UPDATE planned_charge SET on_date = on_date - 2")
+
+    await told("exhaustion")
+
+    assert await states(database) == [(EXHAUSTING, "queued", None)]
+
+
+async def test_nor_does_one_that_has_no_words(database, anna, told):
+    await run(database, "UPDATE account SET threshold = 150")
+    await told("threshold")
+    await publish(database, EXHAUSTING, "{{ days_left // 0 }}")
+
+    await told("exhaustion")
+
+    assert await states(database) == [(THRESHOLD, "queued", None)]
 
 
 async def test_the_more_serious_takes_the_place_of_a_threshold_that_still_waits(database, planner, told):
