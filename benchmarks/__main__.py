@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import floors, forecasts, imports, plan, pure, whole_path
+from benchmarks import cabinet, floors, forecasts, imports, plan, pure, whole_path
 from benchmarks.stack import Stack
 
 MESSAGES = int(os.environ.get("BENCH_MESSAGES", "20000"))
@@ -33,8 +33,9 @@ ALONE: dict[str, Callable[[int], dict[str, Any]]] = {
     "segmenting": pure.segmenting,
     "plan": plan.planning,
     "forecast_scans": forecasts.scans,
+    "cabinet": cabinet.cabinet,
 }
-OF_ACCOUNTS = {*imports.MEASURES, "forecast_planned", "forecast_scans"}
+OF_ACCOUNTS = {*imports.MEASURES, "forecast_planned", "forecast_scans", "cabinet"}
 
 
 def report(name: str, measure: Callable[[], dict[str, Any]]) -> None:

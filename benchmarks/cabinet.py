@@ -3,15 +3,13 @@
 The database is filled by SQL, and `vestnik serve` and this process are all that runs beside it. A client that waits for slow answers before it asks again
 would hide what it waits for (coordinated omission): here the asking keeps its pace whatever becomes of it.
 
-    python -m benchmarks.cabinet [RATE] [SECONDS]          BENCH_ACCOUNTS sets the size
+BENCH_RATE (200) requests a second are made for 30 seconds.
 """
 
 import asyncio
-import json
 import os
 import random
 import subprocess
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -30,7 +28,7 @@ from benchmarks import forecasts, processes
 from benchmarks.stack import ROOT, VESTNIK, free_port
 
 SECRET = "a secret of the benchmark alone, forty oc"
-RATE, SECONDS = 200, 30
+RATE, SECONDS = float(os.environ.get("BENCH_RATE", "200")), 30
 PATHS = ("/me", "/me/messages?limit=20", "/me/contacts", "/me/preferences", "/me/forecast?days=30", "/me/messages?limit=20&state=delivered")
 PREFERENCES = """
 INSERT INTO account_preference (account_id, revision, document, updated_at, updated_by)
@@ -106,7 +104,11 @@ def share(took: list[float], part: float) -> float:
     return round(ordered[min(len(ordered) - 1, int(len(ordered) * part))] * 1000, 1)
 
 
-async def measure(accounts: int, rate: float, seconds: float) -> dict[str, Any]:
+def cabinet(accounts: int) -> dict[str, Any]:
+    return asyncio.run(_measured(accounts, RATE, SECONDS))
+
+
+async def _measured(accounts: int, rate: float, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="vestnik-cabinet-") as home:
         Path(home).chmod(0o755)
         postgres, redis = EmbeddedPostgres(Path(home)), EmbeddedRedis(Path(home))
@@ -140,7 +142,6 @@ async def measure(accounts: int, rate: float, seconds: float) -> dict[str, Any]:
             postgres.stop()
     every = [took for each in asking.took.values() for took in each]
     return {
-        "measure": "cabinet",
         "accounts": accounts,
         "rate_per_s": rate,
         "answers": len(every),
@@ -166,8 +167,3 @@ async def until_open(port: int) -> None:
             writer.close()
             return
     raise SystemExit("the service did not start")
-
-
-if __name__ == "__main__":
-    rate, seconds = (float(word) for word in (sys.argv[1:] + [str(RATE), str(SECONDS)][len(sys.argv) - 1 :])[:2])
-    print(json.dumps(asyncio.run(measure(int(os.environ.get("BENCH_ACCOUNTS", "1000000")), rate, seconds)), ensure_ascii=False), flush=True)

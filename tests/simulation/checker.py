@@ -13,9 +13,10 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 OURS = "/vestnik/forecasts"
-QUARTER = timedelta(minutes=15)
+QUARTER, SECOND = timedelta(minutes=15), timedelta(seconds=1)
 FAR = datetime(9000, 1, 1, tzinfo=UTC)
 NO_SEND = frozenset({"cancelled", "expired"})
+OPPOSITE = {"service.connected": "service.disconnected", "service.disconnected": "service.connected", "tariff.changed": "tariff.changed"}
 ENDED = NO_SEND | {"failed", "undelivered"}
 Hours = tuple[tuple[int, int, frozenset[int]], ...]  # minutes of the day from and to, ISO weekdays
 
@@ -78,6 +79,12 @@ class Event:
     type: str
     source: str
     time: datetime
+    service: str | None = None  # its code
+
+    @property
+    def came(self) -> datetime:
+        """When it was taken in: its id says so."""
+        return datetime.fromtimestamp((self.id.int >> 80) / 1000, UTC)
 
 
 @dataclass
@@ -128,8 +135,15 @@ class Checker:
         self.agreed: Counter[str] = Counter()
         self.of_event: dict[UUID, list[Message]] = defaultdict(list)
         self.first_claim: dict[UUID, datetime] = {}
+        self.told_by: dict[UUID, list[Event]] = defaultdict(list)
+        self.changes: dict[tuple[UUID, str, str | None], list[Event]] = defaultdict(list)
         for message in month.messages.values():
             self.of_event[message.event_id].append(message)
+            self.told_by[message.id].append(month.events[message.event_id])
+        for event_id, joined in month.joins:
+            self.told_by[joined].append(month.events[event_id])
+        for event in month.events.values():
+            self.changes[event.account_id, event.type, event.service].append(event)
         for message_id, at, _ in sorted(month.claims, key=lambda one: one[1]):
             self.first_claim.setdefault(message_id, at)
 
@@ -447,6 +461,9 @@ class Checker:
             self.fault("has not ended", message)
         if message.state == "cancelled" and not self._has_reason(message, account, contact, kind, at):
             self.fault("cancelled for no reason", message)
+        for released, state, why in self.month.news[message.id]:
+            if (state, why) == ("queued", "released") and self._is_undone(message, released - SECOND):
+                self.fault("told what was undone", message)
         if message.state == "expired" and message.reason == "too_late" and at < message.expires_at:
             self.fault("expired too early", message)
         if message.state not in NO_SEND and not claimed:
@@ -460,6 +477,8 @@ class Checker:
             return contact.removed <= at
         if reason == "account_closed":
             return account.closed <= at
+        if reason == "resolved" and self._is_undone(message, at):
+            return True
         if reason in {"resolved", "duplicate"}:
             return event.source == OURS or self._behind_one_that_ended_with(message, kind, reason)
         if reason == "no_open_hours":
@@ -472,6 +491,16 @@ class Checker:
                 for _, state, _ in self._news_until(other.id, at)
             )
         return self._refusal(account, contact, message.type, at) == reason or self._behind_one_that_ended_with(message, kind, reason)
+
+    def _is_undone(self, message: Message, at: datetime) -> bool:
+        """Whether later news that had come in by then has undone all that it tells."""
+        return all(
+            any(
+                (other.time, other.id) > (event.time, event.id) and other.came <= at
+                for other in self.changes[event.account_id, OPPOSITE.get(event.type, ""), event.service]
+            )
+            for event in self.told_by[message.id]
+        )
 
     def _behind_one_that_ended_with(self, message: Message, kind: Kind, reason: str | None) -> bool:
         """A type that was turned off is off for what waits behind it, too."""

@@ -229,9 +229,9 @@ class Stage:
     async def _tell(self) -> None:
         """The checker is told what came of it."""
         month, read = self.month, self.database
-        for row in await rows(read, "SELECT id, source, external_id, type, account_id, time FROM event"):
+        for row in await rows(read, "SELECT id, source, external_id, type, account_id, time, data #>> '{service,code}' AS service FROM event"):
             month.kept_events[row.source, row.external_id] = row.id
-            month.events[row.id] = Event(row.id, row.account_id, row.type, row.source, row.time)
+            month.events[row.id] = Event(row.id, row.account_id, row.type, row.source, row.time, row.service)
         for row in await rows(read, "SELECT event_id, at, decisions FROM notification"):
             month.decided[row.event_id] = (row.at, row.decisions)
         named = "id, event_id, account_id, type, channel, contact_id, address, state, reason, expires_at, updated_at"

@@ -50,6 +50,24 @@ def with_a_letter(month, *, let_go, state="accepted"):
     return month
 
 
+def switched_back(month, *, minutes, service):
+    """The event was of a service switched on; so many minutes from noon comes in that one was switched off."""
+    kind = month.kinds.pop("news")
+    month.kinds |= {"service.connected": kind, "service.disconnected": replace(kind, channels=("sms",), enabled=False)}
+    month.sent_events[("/billing", "1")] = ("1", "service.connected")
+    month.events[EVENT] = replace(month.events[EVENT], type="service.connected", service="tv")
+    month.messages[SMS].type = "service.connected"
+    month.decided[EVENT][1][0]["type"] = "service.connected"
+    at = NOON + timedelta(minutes=minutes)
+    other = UUID(int=int(at.timestamp() * 1000) << 80)
+    month.events[other] = Event(other, ACCOUNT, "service.disconnected", "/billing", at, service)
+    month.decided[other] = (
+        at,
+        [a_decision(None, PHONE, SMS) | {"type": "service.disconnected", "outcome": "skipped", "reason": "type_disabled", "channel": None, "contact_id": None}],
+    )
+    return month
+
+
 def a_second_event(month, at=NOON):
     event_id, message_id = UUID(int=50), UUID(int=51)
     month.events[event_id] = replace(month.events[EVENT], id=event_id)
@@ -121,6 +139,27 @@ def test_spoiled_month_has_its_fault(spoil, fault):
     spoil(month)
 
     assert fault in faults_of(month)
+
+
+@pytest.mark.parametrize(
+    ("came", "service", "state", "fault"),
+    [
+        (-30, "tv", "cancelled", []),
+        (-30, "radio", "cancelled", ["cancelled for no reason"]),
+        (30, "tv", "cancelled", ["cancelled for no reason"]),
+        (-30, "tv", "delivered", ["told what was undone"]),
+        (30, "tv", "delivered", []),
+    ],
+)
+def test_what_was_undone_before_its_release_is_not_told_and_anything_else_is(came, service, state, fault):
+    month = switched_back(a_month(), minutes=came, service=service)
+    month.messages[SMS].state = state
+    if state == "cancelled":
+        month.messages[SMS].reason, month.claims, month.news = "resolved", [], {SMS: [(NOON, "cancelled", "resolved")]}
+    else:
+        month.news[SMS].insert(0, (NOON, "queued", "released"))
+
+    assert faults_of(month) == fault
 
 
 def test_message_that_did_not_wait_for_others_is_a_fault():

@@ -39,7 +39,7 @@ CAPS = {"reminder": (2, 4, 16)}
 QUIET = ((22 * 60, 8 * 60), (22 * 60, 8 * 60))
 APART = {"Asia/Omsk": ("21:00-09:00", "23:00-11:00"), "Europe/Berlin": ("20:00-07:30", "00:00-00:00"), "Europe/Samara": ("01:00-06:00", "13:00-15:00")}
 CLOCKS = ("00:00", "02:30", "06:00", "08:00", "09:00", "10:30", "12:00", "14:00", "18:00", "20:00", "21:30", "23:00")
-SERVICE = {"service": {"code": "tv", "name": "TV"}}
+SERVICES = ({"service": {"code": "tv", "name": "TV"}}, {"service": {"code": "radio", "name": "Радио"}})
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class World:
             "balance.restored": {"balance": "512.30", "was": "threshold"},
             "service.paused": {"name": "TV"},
             "charges.upcoming": {"due_on": "2027-04-01", "total": "600.00", "charges": []},
-        }.get(code, SERVICE)
+        }.get(code, self.random.choice(SERVICES))
 
     def _changes(self, account: Account) -> Iterator[Happening]:
         pick = self.random
