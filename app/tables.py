@@ -1,6 +1,7 @@
 """Every table, in one import: what migrations compare the database with."""
 
 from app.accounts import models as accounts
+from app.attachments import models as attachments
 from app.catalogue import models as catalogue
 from app.core import models as core
 from app.events import models as events
@@ -11,4 +12,4 @@ from app.rendering import models as rendering
 from app.sending import models as sending
 from app.tracking import models as tracking
 
-__all__ = ["accounts", "catalogue", "core", "events", "forecasts", "gateways", "notifications", "rendering", "sending", "tracking"]
+__all__ = ["accounts", "attachments", "catalogue", "core", "events", "forecasts", "gateways", "notifications", "rendering", "sending", "tracking"]

@@ -21,6 +21,7 @@ class ApiKey(SQLModel, table=True):
     digest: bytes
     name: str = Field(max_length=100)
     role: str = Field(max_length=16)
+    contacts: list[Any] = json_field(default_factory=list, sa_column_kwargs={"server_default": "[]"})  # where its test messages may go
     created_at: datetime = moment(default_factory=now)
     last_used_at: datetime | None = moment(default=None)
     expires_at: datetime | None = moment(default=None)

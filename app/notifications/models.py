@@ -66,6 +66,9 @@ class Message(SQLModel, table=True):
     parts: int = Field(default=1, sa_type=sa.SmallInteger)
     resend_of: UUID | None = None
     leads: bool | None = None  # others may wait for what becomes of it; nothing: nobody does
+    brand: str | None = Field(default=None, max_length=64)
+    attachments: list[Any] | None = json_field(default=None)  # what is added to a letter when it is sent
+    test: bool = Field(default=False, sa_column_kwargs={"server_default": "false"})  # made by an operator for himself: in no report
     updated_at: datetime = moment()
 
 

@@ -90,7 +90,7 @@ class VersionOut(BaseModel):
     version: int
     published: bool
     subject: str | None
-    text: str
+    text: str | None
     html: str | None
     created_at: datetime
     created_by: str

@@ -62,7 +62,7 @@ class Version:
     channel: str
     locale: str
     subject: str | None
-    text: str
+    text: str | None
     html: str | None
     # What the schema of an operator's type names: absent in an event, it is None as with the built-in types.
     properties: tuple[str, ...] = ()
@@ -76,11 +76,11 @@ class Version:
         if self.properties:
             values = self._with_absent(values)
         if self.channel == "sms":
-            text = self._written("sms", self.text, values)
+            text = self._written("sms", self.text or "", values)
             segments = segment(text)
             return Composed(self.template_id, self.number, self.locale, None, text, None, segments.encoding, segments.count)
         subject = self._written("subject", self.subject or "", values)
-        text = self._written("text", self.text, values)
+        text = self._written("text", self.text or "", values)
         html = self._written("html", self.html, values) if self.html is not None else None
         return Composed(self.template_id, self.number, self.locale, subject, text, html, None, 1)
 

@@ -84,3 +84,24 @@ class SweepMark(SQLModel, table=True):
 
     name: str = Field(primary_key=True, max_length=100)
     upto: datetime = moment()
+
+
+class Bounce(SQLModel, table=True):
+    """What came back for a letter: a delivery status notification (RFC 3464) or a complaint (RFC 5965). The same mail is kept once."""
+
+    __tablename__ = "bounce"
+    __table_args__ = (
+        sa.Index("ix_bounce_message_id", "message_id", postgresql_where=sa.text("message_id IS NOT NULL")),
+        one_of("source", "dsn", "arf", "none"),
+        one_of("kind", "hard", "soft", "complaint", "delayed", "delivered", "unknown"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    at: datetime = moment()
+    source: str = Field(max_length=4)
+    kind: str = Field(max_length=9)
+    message_id: UUID | None = None
+    recipient: str | None = Field(default=None, max_length=320)
+    status: str | None = Field(default=None, max_length=16)  # enhanced, as RFC 3463 has it
+    diagnostic: str | None = Field(default=None, max_length=500)
+    digest: bytes = Field(unique=True)  # SHA-256 of the mail
