@@ -41,6 +41,7 @@ SELECT uuidv7(CAST(-(k * 5) || ' days' AS interval)), NULL, c.account_id, 'payme
     'Платёж 500,00 получен. Баланс 612,30', 'ucs2', 1, now()
 FROM generate_series(1, $1::int) k CROSS JOIN contact c
 """
+KEPT = 3.0  # seconds that a connection may rest: the server lets go of it after five
 EACH = 3  # messages of an account
 BATCH = 100_000
 
@@ -64,15 +65,16 @@ class Asking:
     """One connection after the other, as many as are needed; each answer is measured from when its request was due."""
 
     def __init__(self, port: int) -> None:
-        self._port, self._idle = port, list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]()
+        self._port, self._idle = port, list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]]()
         self.took: dict[str, list[float]] = defaultdict(list)
         self.bad: list[str] = []
         self.connections = 0
 
     async def ask(self, path: str, token: str, due: float) -> None:
-        if self._idle:
-            reader, writer = self._idle.pop()
-        else:
+        since, reader, writer = self._idle.pop() if self._idle else (0.0, None, None)
+        if reader is None or writer is None or time.perf_counter() - since > KEPT:
+            if writer is not None:
+                writer.close()
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
             self.connections += 1
         writer.write(f"GET /api/v1{path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
@@ -81,7 +83,7 @@ class Asking:
         self.took[path].append(time.perf_counter() - due)
         if " 200" not in head.partition("\r\n")[0] and len(self.bad) < 3:
             self.bad.append(f"{path}: {head.partition(chr(13))[0]} {body[:200]!r}")
-        self._idle.append((reader, writer))
+        self._idle.append((time.perf_counter(), reader, writer))
 
 
 async def drive(port: int, settings: Settings, accounts: int, rate: float, seconds: float, paths: tuple[str, ...]) -> Asking:

@@ -17,6 +17,7 @@ QUARTER, SECOND = timedelta(minutes=15), timedelta(seconds=1)
 FAR = datetime(9000, 1, 1, tzinfo=UTC)
 NO_SEND = frozenset({"cancelled", "expired"})
 OPPOSITE = {"service.connected": "service.disconnected", "service.disconnected": "service.connected", "tariff.changed": "tariff.changed"}
+REMINDERS = frozenset({"balance.threshold_reached", "balance.exhausting"})
 ENDED = NO_SEND | {"failed", "undelivered"}
 Hours = tuple[tuple[int, int, frozenset[int]], ...]  # minutes of the day from and to, ISO weekdays
 
@@ -80,6 +81,7 @@ class Event:
     source: str
     time: datetime
     service: str | None = None  # its code
+    has_balance: bool = False
 
     @property
     def came(self) -> datetime:
@@ -136,13 +138,20 @@ class Checker:
         self.of_event: dict[UUID, list[Message]] = defaultdict(list)
         self.first_claim: dict[UUID, datetime] = {}
         self.told_by: dict[UUID, list[Event]] = defaultdict(list)
+        self.telling: dict[UUID, list[Message]] = defaultdict(list)
+        self.balances: dict[UUID, list[Event]] = defaultdict(list)
         self.changes: dict[tuple[UUID, str, str | None], list[Event]] = defaultdict(list)
         for message in month.messages.values():
             self.of_event[message.event_id].append(message)
             self.told_by[message.id].append(month.events[message.event_id])
         for event_id, joined in month.joins:
             self.told_by[joined].append(month.events[event_id])
+        for message_id, events in self.told_by.items():
+            for event in events:
+                self.telling[event.id].append(month.messages[message_id])
         for event in month.events.values():
+            if event.has_balance:
+                self.balances[event.account_id].append(event)
             self.changes[event.account_id, event.type, event.service].append(event)
         for message_id, at, _ in sorted(month.claims, key=lambda one: one[1]):
             self.first_claim.setdefault(message_id, at)
@@ -477,7 +486,7 @@ class Checker:
             return contact.removed <= at
         if reason == "account_closed":
             return account.closed <= at
-        if reason == "resolved" and self._is_undone(message, at):
+        if reason == "resolved" and (self._is_undone(message, at) or self._has_paid(message, at)):
             return True
         if reason in {"resolved", "duplicate"}:
             return event.source == OURS or self._behind_one_that_ended_with(message, kind, reason)
@@ -486,11 +495,17 @@ class Checker:
         if reason == "not_needed":
             return any(
                 state == "delivered" or (state == "accepted" and other.channel == "email")
-                for other in self.of_event[event.id]
+                for told in self.told_by[message.id]
+                for other in self.telling[told.id]
                 if other.channel != message.channel
                 for _, state, _ in self._news_until(other.id, at)
             )
         return self._refusal(account, contact, message.type, at) == reason or self._behind_one_that_ended_with(message, kind, reason)
+
+    def _has_paid(self, message: Message, at: datetime) -> bool:
+        """Whether the balance that a reminder of the billing's own speaks of has become another one since."""
+        came = self.month.events[message.event_id].came
+        return message.type in REMINDERS and any(came < other.came <= at for other in self.balances[message.account_id])
 
     def _is_undone(self, message: Message, at: datetime) -> bool:
         """Whether later news that had come in by then has undone all that it tells."""

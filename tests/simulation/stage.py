@@ -30,7 +30,7 @@ from app.tracking.match import record
 from app.tracking.sweeps import Sweeper
 from tests.builders.messages import claim, rows, run, write
 from tests.builders.receipts import a_receipt
-from tests.simulation.checker import FAR, Event, Message, minutes
+from tests.simulation.checker import FAR, OURS, Event, Message, minutes
 from tests.simulation.world import BEGIN, Happening, World
 
 MINUTE = timedelta(minutes=1)
@@ -229,9 +229,11 @@ class Stage:
     async def _tell(self) -> None:
         """The checker is told what came of it."""
         month, read = self.month, self.database
-        for row in await rows(read, "SELECT id, source, external_id, type, account_id, time, data #>> '{service,code}' AS service FROM event"):
+        for row in await rows(
+            read, "SELECT id, source, external_id, type, account_id, time, data #>> '{service,code}' AS service, data ? 'balance' AS has_balance FROM event"
+        ):
             month.kept_events[row.source, row.external_id] = row.id
-            month.events[row.id] = Event(row.id, row.account_id, row.type, row.source, row.time, row.service)
+            month.events[row.id] = Event(row.id, row.account_id, row.type, row.source, row.time, row.service, row.has_balance and row.source != OURS)
         for row in await rows(read, "SELECT event_id, at, decisions FROM notification"):
             month.decided[row.event_id] = (row.at, row.decisions)
         named = "id, event_id, account_id, type, channel, contact_id, address, state, reason, expires_at, updated_at"
