@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet
 
-.PHONY: help setup run demo test check bench soak openapi lock clean
+.PHONY: help setup run demo test check bench soak openapi letters-pictures lock clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## .venv with the locked dependencies; finds Python 3.11 or 3.12 by itself
 
@@ -39,6 +39,9 @@ soak: $(STAMP) ## many messages through far ends that drop, throttle, delay, reo
 
 openapi: $(STAMP) ## write openapi/vestnik.json from the code
 	@mkdir -p openapi && $(BIN)/vestnik openapi > openapi/.new && mv openapi/.new openapi/vestnik.json
+
+letters-pictures: $(STAMP) ## draw the pictures of the default letters for the docs again (needs Chromium; CHROMIUM=/path/to/it)
+	@$(BIN)/python docs/pictures/letters.py
 
 lock: ## resolve the dependencies again (needs uv): requirements.txt and requirements-dev.txt
 	@$(LOCK) -o requirements.txt

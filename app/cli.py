@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.commands import accounts, explain, farend, forecasts, gateways, keys, processes, schema
+from app.commands import accounts, explain, farend, forecasts, gateways, keys, processes, schema, templates
 from app.commands.ground import BadInput, Failed
 
 cli = typer.Typer(
@@ -25,6 +25,7 @@ cli.add_typer(keys.group, name="key")
 cli.command(epilog="Example: vestnik token --account 100500 --ttl 600")(keys.token)
 cli.add_typer(gateways.group, name="gateway")
 cli.add_typer(accounts.group, name="import")
+cli.add_typer(templates.group, name="template")
 cli.command(epilog="Example: vestnik smsc-simulator --port 2775 --receipt-delay 0.5")(farend.smsc_simulator)
 cli.command(epilog="Example: vestnik mailbox --port 2525")(farend.mailbox)
 

@@ -13,6 +13,7 @@ from fastapi.responses import Response
 
 from app.accounts import api as accounts
 from app.accounts import cabinet, consents_api, preference_bulk_api, quiet_api
+from app.attachments import api as attachments
 from app.catalogue import api as catalogue
 from app.catalogue.registry import Catalogue
 from app.core import health, http, metrics, openapi, problems
@@ -24,7 +25,8 @@ from app.core.limits import Limits
 from app.core.migrate import head, known_revisions
 from app.core.secrets import SecretBox
 from app.core.wakeups import Wakeups
-from app.desk import contacts, erasure, event_view, explain, keys, preferences, suppressions
+from app.desk import audience_count, contacts, erasure, event_view, explain, keys, preferences, preview_api, suppressions, test_send
+from app.desk.preview import Previews
 from app.events import api as events
 from app.events.intake import Intake
 from app.forecasts import api as forecasts
@@ -37,10 +39,12 @@ from app.notifications import caps_api
 from app.notifications import stops_api as stops
 from app.notifications.verification import Verification
 from app.rendering import api as templates
+from app.rendering import brands_api, layouts_api, lives_api, versions_api
 from app.sending import api as sending
 from app.sending import budgets_api as budgets
+from app.sending.smtp.verp import Verp
 from app.tracking import api as receipts
-from app.tracking import inbound_api
+from app.tracking import bounces_api, inbound_api
 from app.web import unsubscribe
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -61,6 +65,14 @@ ROUTERS: tuple[APIRouter, ...] = (
     erasure.router,
     forecasts.router,
     templates.router,
+    attachments.router,
+    versions_api.router,
+    lives_api.router,
+    layouts_api.router,
+    brands_api.router,
+    preview_api.router,
+    test_send.router,
+    audience_count.router,
     gateways.router,
     routes_api.router,
     ranges_api.router,
@@ -68,6 +80,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     messages.router,
     receipts.router,
     inbound_api.router,
+    bounces_api.router,
     suppressions.router,
     stops.router,
     caps_api.router,
@@ -85,12 +98,14 @@ def create_app(settings: Settings) -> FastAPI:
     catalogue_now = Catalogue()
     intake = Intake(database, catalogue_now, wakeups)
     limits = Limits(settings.redis_url, settings.database_url)
+    previews = Previews()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         intake.start()
         yield
         await intake.stop()
+        await previews.close()
         await wakeups.close()
         await limits.close()
         await database.close()
@@ -103,9 +118,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.gatekeeper = Gatekeeper(settings, database)
     app.state.wakeups = wakeups
     app.state.limits = limits
+    app.state.previews = previews
     app.state.verification = Verification(settings)
     app.state.catalogue = catalogue_now
     app.state.intake = intake
+    app.state.verp = Verp(settings)
     app.state.secrets = SecretBox(settings.secret_keys)
     app.state.schema_head, app.state.schema_known = head(), known_revisions()
     metrics.BUILD.info({"version": version("vestnik")})

@@ -5,6 +5,7 @@
     mail                     MailStation    every SMTP gateway: claim, send, settle
     smpp:<gateway>:<slot>    BindStation    one bind: claim, submit, settle, receipts
     scan                     ScanStation    forecasts: who will have to be told, asked of all accounts
+    bounces                  BounceStation  mail that comes back, over LMTP or SMTP; only where VESTNIK_BOUNCE_LISTEN is set
     cron                     SweepStation   held messages, leases, parked receipts, a look at the queues
 
 A queue is an arq worker whose one job, `wake`, pokes the station; `cron` has arq's cron beside it. The work itself is in PostgreSQL: a station looks
@@ -37,7 +38,7 @@ from app.core.errors import ConfigurationError
 from app.core.ids import new_id
 from app.core.metrics_port import MetricsPort
 from app.core.secrets import SecretBox
-from app.core.wakeups import CRON, MAIL, PLAN, SCAN, Wakeups, bind_queue, pack, redis_settings, unpack
+from app.core.wakeups import BOUNCES, CRON, MAIL, PLAN, SCAN, Wakeups, bind_queue, pack, redis_settings, unpack
 from app.desk.appraise import Appraiser
 from app.forecasts.forget import OldScans
 from app.forecasts.station import ScanStation
@@ -51,7 +52,10 @@ from app.sending.bind_station import BindStation
 from app.sending.budget_watch import BudgetWatch
 from app.sending.mail_station import MailStation
 from app.sending.references import References
+from app.sending.smtp.verp import Verp
 from app.sending.trace_lines import Traces
+from app.tracking.bounce_intake import BounceStation
+from app.tracking.bounces import Bounces
 from app.tracking.match import record
 from app.tracking.sweeps import Sweeper
 
@@ -130,6 +134,7 @@ class SweepStation:
         one_time: OneTimeTexts,
         bulk: Bulk,
         replanning: Replanning,
+        bounces: Bounces,
     ) -> None:
         self._often = (sweeper.follow_up, holding.release, sweeper.match_parked, reminders.follow, one_time.blank, bulk.follow, replanning.follow)
         self._seldom: tuple[Callable[[], Awaitable[Any]], ...] = (
@@ -138,6 +143,7 @@ class SweepStation:
             sweeper.end_silence,
             holding.put_off,
             sweeper.withdraw,
+            bounces.follow,
             holding.expire,
             holding.reroute,
             sweeper.give_up_parts,
@@ -207,7 +213,7 @@ class Office:
         if queue == PLAN:
             return PlanStation(Planner(self.database, self.settings, self.wakeups))
         if queue == MAIL:
-            return MailStation(self.database, self.secrets, UnsubscribeLinks(self.settings))
+            return MailStation(self.database, self.secrets, UnsubscribeLinks(self.settings), Verp(self.settings))
         if queue == CRON:
             return SweepStation(
                 Holding(self.database, self.settings, self.wakeups),
@@ -221,14 +227,19 @@ class Office:
                 OneTimeTexts(self.database),
                 Bulk(self.database),
                 Replanning(self.database, self.settings),
+                Bounces(self.database),
             )
         if queue == SCAN:
             return ScanStation(self.database, self.settings, self.wakeups, Appraiser(self.settings))
+        if queue == BOUNCES:
+            if self.settings.bounce_endpoint is None:
+                raise ConfigurationError("VESTNIK_BOUNCE_LISTEN must be set: bounces are listened for there")
+            return BounceStation(self.database, Verp(self.settings), *self.settings.bounce_endpoint)
         kind, _, rest = queue.partition(":")
         gateway, _, slot = rest.rpartition(":")
         if kind == "smpp" and gateway and slot.isdigit():
             return BindStation(self.database, self.secrets, gateway, int(slot), record, ZoneInfo(self.settings.timezone))
-        raise ConfigurationError(f"there is no queue {queue!r}: plan, mail, cron, scan, or smpp:<gateway>:<slot>")
+        raise ConfigurationError(f"there is no queue {queue!r}: plan, mail, cron, scan, bounces, or smpp:<gateway>:<slot>")
 
     def open(self, queue: str) -> None:
         self.stations[queue] = station = self.make(queue)
@@ -314,7 +325,7 @@ async def run_worker(settings: Settings, queues: list[str], metrics_port: int | 
     try:
         port = await metrics_server.start(metrics_port)
         await start_series(office)
-        for queue in queues or (PLAN, MAIL, CRON, SCAN):
+        for queue in queues or (PLAN, MAIL, CRON, SCAN, *((BOUNCES,) if settings.bounce_endpoint is not None else ())):
             office.open(queue)
         listener = asyncio.create_task(office.wakeups.listen(office.poke))
         await follow(office, stopping, everything=everything, queues=queues, port=port)

@@ -11,10 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db import Executor
 
+# A letter came back, because the mailbox is not there; and its reader has called it junk.
+HARD_BOUNCE, COMPLAINT = "hard_bounce", "complaint"
 # A STOP by SMS: the one reason that its sender takes back himself, with START.
 STOP_WORD = "stop_word"
 # The address itself does not work: nothing at all goes there. Every other reason is somebody's wish, and mandatory types go all the same.
-DEAD = ("hard_bounce", "invalid_address")
+DEAD = (HARD_BOUNCE, "invalid_address")
+
+DETAIL = 500  # characters
 
 _IN_FORCE = "(until IS NULL OR until > now())"
 _DEAD = ", ".join(f"'{reason}'" for reason in DEAD)
@@ -35,6 +39,15 @@ INSERT INTO suppression AS s (channel, address, reason, detail, by, at, until) V
 ON CONFLICT (address, channel, reason) DO UPDATE SET detail = excluded.detail, until = excluded.until,
     by = CASE WHEN s.until <= now() THEN excluded.by ELSE s.by END, at = CASE WHEN s.until <= now() THEN excluded.at ELSE s.at END
 RETURNING channel, address, reason, detail, by, at, until, at = :at AS is_new
+""")
+# For so long at least: what somebody has put for longer, or for good, stays so.
+LEAST = sa.text("""
+INSERT INTO suppression AS s (channel, address, reason, detail, by, at, until) VALUES (:channel, :address, :reason, :detail, :by, :at, :until)
+ON CONFLICT (address, channel, reason) DO UPDATE SET
+    until = CASE WHEN s.until IS NULL OR excluded.until IS NULL THEN NULL ELSE GREATEST(s.until, excluded.until) END,
+    detail = CASE WHEN s.until <= :at THEN excluded.detail ELSE s.detail END,
+    by = CASE WHEN s.until <= :at THEN excluded.by ELSE s.by END, at = CASE WHEN s.until <= :at THEN excluded.at ELSE s.at END
+RETURNING at = :at AND by = :by AS is_new
 """)
 # The lock is the order in which two STOPs of one flush, or of two, are written; a STOP that stands is not touched.
 STOP = sa.text("""
@@ -60,6 +73,12 @@ async def put(session: AsyncSession, values: dict[str, Any]) -> tuple[Any, bool]
     """The suppression as it stands now, and whether it is a new one. The same again changes its detail and its end."""
     row = (await session.execute(PUT, values)).one()
     return row, row.is_new
+
+
+async def put_for_mail(session: Executor, address: str, reason: str, detail: str, by: str, moment: datetime, until: datetime | None) -> bool:
+    """This e-mail address is not written to until then at least (none: until it is lifted). Whether that is new."""
+    values = {"channel": "email", "address": address, "reason": reason, "detail": detail[:DETAIL], "by": by, "at": moment, "until": until}
+    return bool((await session.execute(LEAST, values)).scalar_one())
 
 
 async def stop(session: Executor, words: dict[str, str], moment: datetime) -> None:

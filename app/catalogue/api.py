@@ -13,6 +13,7 @@ from app.catalogue import schemas
 from app.catalogue.models import NotificationType
 from app.catalogue.options import SendingOptions, known
 from app.catalogue.types import EVENT_TYPES
+from app.catalogue.variables import Kind, Variable, variables_for
 from app.core import audit
 from app.core.auth import MayReadTemplates, MayWriteTemplates
 from app.core.clock import now
@@ -105,6 +106,32 @@ class TypeOut(TypeIn):
     updated_at: datetime
 
 
+class DescriptionOut(BaseModel):
+    ru: str
+    en: str
+
+
+class VariableOut(BaseModel):
+    """A name that a template may use."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(description="As a template writes it; in `items` what stands behind the loop's own name", examples=["service.name"])
+    kind: Kind
+    example: Any = Field(description="As an event would bring it: money and dates are strings")
+    may_be_empty: bool = Field(description="Ask `{% if name is defined %}` first")
+    description: DescriptionOut
+    items: list["VariableOut"] = Field(description="Of a list: what each item has")
+
+
+class VariablesOut(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    type: str
+    items: list[VariableOut]
+    further: bool = Field(description="Whether nobody has said which data the events bring: then a template may name any key that they have")
+
+
 @router.get("", operation_id="list_notification_types", summary="The catalogue")
 async def list_notification_types(session: SessionDep, page: Paging, caller: MayReadTemplates) -> Page[TypeOut]:
     query = sa.select(NotificationType).order_by(sa.column("code")).limit(page.limit + 1)
@@ -121,6 +148,18 @@ async def get_notification_type(code: str, session: SessionDep, response: Respon
         raise NotFound("There is no notification type of this code.")
     response.headers["ETag"] = etag(row.revision)
     return shown(row)
+
+
+@router.get("/{code}/variables", operation_id="list_template_variables", summary="What a template of this type may name")
+async def list_template_variables(code: str, session: SessionDep, caller: MayReadTemplates) -> VariablesOut:
+    """From the one definition that events of the type are checked by: the built-in shape, or the type's JSON Schema.
+
+    Each key of the data stands on its own and as `data.key`."""
+    row = await session.get(NotificationType, code)
+    if row is None:
+        raise NotFound("There is no notification type of this code.")
+    found = [shown_variable(variable) for variable in variables_for(code, row.data_schema)]
+    return VariablesOut(type=code, items=found, further=code not in EVENT_TYPES and row.data_schema is None)
 
 
 @router.put(
@@ -188,3 +227,14 @@ def check(code: str, given: TypeIn) -> None:
 
 def shown(row: NotificationType) -> TypeOut:
     return TypeOut.model_validate(row, from_attributes=True)
+
+
+def shown_variable(variable: Variable) -> VariableOut:
+    return VariableOut(
+        name=variable.name,
+        kind=variable.kind,
+        example=variable.example,
+        may_be_empty=variable.may_be_empty,
+        description=DescriptionOut(**variable.description),
+        items=[shown_variable(item) for item in variable.items],
+    )

@@ -99,6 +99,18 @@ def _sample(schema: Any, root: dict[str, Any], *, complete: bool) -> Any:
     return {"integer": 1, "number": 1, "boolean": True, "null": None}.get(str(kind), "2026-12-01" if schema.get("format") == "date" else "1")
 
 
+def resolved(schema: Any, root: dict[str, Any]) -> dict[str, Any]:
+    """A subschema with its own reference followed; an empty one where it is `true` or leads nowhere. References of a stored schema do not go in circles."""
+    for _ in range(DEEPEST):
+        if not (isinstance(schema, dict) and "$ref" in schema):
+            break
+        try:
+            schema = _target(root, schema["$ref"])
+        except LookupError:
+            return {}
+    return schema if isinstance(schema, dict) else {}
+
+
 def _validator(schema: dict[str, Any]) -> Any:
     # By identity, holding the schema so that its id stays its own: hashing it each time would cost more than checking.
     known = _COMPILED.get(id(schema))

@@ -7,7 +7,7 @@ import typer
 
 from app.commands.ground import BadInput, connected_settings, database, run
 
-group = typer.Typer(help="API keys: make, list and revoke them.")
+group = typer.Typer(help="API keys: make, list and revoke them, and say where their test messages may go.")
 
 SHOWN = "{:<10} {:<9} {:<24} {:<17} {:<17} {}"
 
@@ -80,6 +80,41 @@ def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", help="the 8 chara
 
     run(work())
     typer.echo(f"{key_id} is revoked")
+
+
+@group.command(epilog="Example: vestnik key contacts Ab3dE6gH --sms +79161234567 --email operator@isp.example")
+def contacts(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="the 8 characters of the key, as in `vestnik key list`")],
+    sms: Annotated[list[str] | None, typer.Option(help="a phone for test messages; may be repeated")] = None,
+    email: Annotated[list[str] | None, typer.Option(help="an address for test letters; may be repeated")] = None,
+    *,
+    none: Annotated[bool, typer.Option("--none", help="take all of them away")] = False,
+) -> None:
+    """Say where the test messages of a key may go: there and nowhere else. What is not named is taken away; a key without contacts can test nothing."""
+    named = [("sms", address) for address in sms or ()] + [("email", address) for address in email or ()]
+    if none == bool(named):
+        raise BadInput("name every contact with --sms and --email, or take all of them away with --none")
+
+    async def work() -> list[str]:
+        from pydantic import ValidationError
+
+        from app.core.errors import AppError
+        from app.desk.keys import KeyContactsIn, set_contacts
+
+        settings = connected_settings()
+        try:
+            given = KeyContactsIn.model_validate({"contacts": [{"channel": channel, "address": address} for channel, address in named]})
+        except ValidationError as error:
+            raise BadInput(f"the contacts cannot be taken: {error.errors()[0]['msg']}") from None
+        try:
+            async with database(settings) as db, db.transaction() as session:
+                row = await set_contacts(session, "command line", key_id, given.contacts, settings.phone_region)
+                return [contact["address"] for contact in row.contacts]
+        except AppError as error:
+            raise BadInput(f"{key_id}: {error.detail}") from None
+
+    kept = run(work())
+    typer.echo(f"test messages of {key_id} may go to {', '.join(kept)}" if kept else f"test messages of {key_id} may go nowhere")
 
 
 def token(

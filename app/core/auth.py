@@ -52,6 +52,11 @@ class Caller:
     scopes: frozenset[str]
     account: str | None = None  # the number, for a cabinet token
 
+    @property
+    def key_id(self) -> str:
+        """The id of the key; of a subscriber it is the id of none."""
+        return self.name.removeprefix("key:")
+
 
 @dataclass(slots=True)
 class _Known:

@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     timezone: str = "Europe/Moscow"
     locale: str = Field(default="ru", pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")
     currency: str = Field(default="RUB", pattern="^[A-Z]{3}$")
+    bounce_listen: str = ""
     phone_region: str = Field(default="RU", pattern="^[A-Z]{2}$")
     retention_days_content: int = Field(default=30, ge=1)
     retention_days_record: int = Field(default=400, ge=1)
@@ -95,6 +96,12 @@ class Settings(BaseSettings):
             time.fromisoformat(value)
         except ValueError:
             raise ValueError(f"{value!r} is no time of day: write e.g. 10:00") from None
+        return value
+
+    @field_validator("bounce_listen")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        parse_endpoint(value)
         return value
 
     @field_validator("public_url", "cabinet_url", "jwt_jwks_url")
@@ -172,9 +179,25 @@ class Settings(BaseSettings):
         """Start and end of the operator's quiet hours, on the subscriber's clock; equal when there are none."""
         return parse_hours(self.quiet_hours)
 
+    @property
+    def bounce_endpoint(self) -> tuple[str, int] | None:
+        """Host and port where bounces are listened for; nothing when they are not."""
+        return parse_endpoint(self.bounce_listen)
+
     @cached_property
     def metrics_networks(self) -> list[IPv4Network | IPv6Network]:
         return [ip_network(part.strip()) for part in self.metrics_allow.split(",")]
+
+
+def parse_endpoint(text: str) -> tuple[str, int] | None:
+    """`127.0.0.1:2526` or `[::1]:2526` as host and port; nothing for nothing."""
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536 or (":" in host and not text.startswith("[")):
+        raise ValueError(f"{text!r} is no host and port: write e.g. 127.0.0.1:2526")
+    return host, int(port)
 
 
 def parse_hours(text: str) -> tuple[time, time]:

@@ -21,6 +21,7 @@ from app.core.problems import problem, refusal_of
 
 BODY_LIMIT = 1 << 20
 BATCH_LIMIT = 32 << 20
+UPLOAD_LIMIT = (5 << 20) + (64 << 10)  # a file, and the form round it
 BATCH_TYPES = ("application/cloudevents-batch+json", "application/json")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 FAILURES_A_MINUTE = 200
@@ -169,5 +170,7 @@ def body_limit(scope: Scope, headers: dict[bytes, bytes]) -> int:
     path = scope["path"]
     if path in STREAMED:
         return 1 << 62  # streamed: each line has a limit of its own
+    if path == f"{API}/attachments":
+        return UPLOAD_LIMIT
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
     return BATCH_LIMIT if path == f"{API}/events" and kind in BATCH_TYPES else BODY_LIMIT

@@ -19,6 +19,7 @@ RECEIPTS = Counter("vestnik_receipts", "Delivery receipts by what was done with 
 STOPS = Gauge("vestnik_stops", "Stops that stand", ["scope"])
 BUDGET_USED = Gauge("vestnik_budget_used_ratio", "Share of a day's budget that is spent", ["scope", "name"])
 INBOUND = Counter("vestnik_inbound_messages", "SMS from subscribers by what they did", ["gateway", "action"])
+BOUNCES = Counter("vestnik_bounces", "Mail that came back, by what it said of the letter", ["kind"])
 SCAN_SECONDS = Histogram("vestnik_scan_seconds", "A scan from its request to its end", ["kind"], buckets=(1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600))
 SCAN_HITS = Counter("vestnik_scan_hits", "Accounts that a scan has told", ["kind"])
 SCAN_SUCCESS = Gauge("vestnik_scan_last_success_timestamp_seconds", "When the last scan of a kind ended well", ["kind"])
@@ -29,11 +30,14 @@ BUILD = Info("vestnik_build", "What runs here")
 
 RECEIPT_RESULTS = ("matched", "duplicate", "parked", "quarantined", "unmatched", "no_receipt", "unknown_word")
 INBOUND_ACTIONS = ("stop", "start", "kept", "incomplete", "repeated")
+BOUNCE_KINDS = ("hard", "soft", "complaint", "delayed", "delivered", "unknown", "repeated")
 EVENT_RESULTS = ("accepted", "duplicate", "rejected")
 
 
 def start_at_zero(*, gateways: list[str], types: list[str]) -> None:
     """Series that are known to come exist from the start: an alert on `increase()` needs the zero before the first one."""
+    for bounce in BOUNCE_KINDS:
+        BOUNCES.labels(bounce)
     for kind in types:
         for result in EVENT_RESULTS:
             EVENTS.labels(kind, result)

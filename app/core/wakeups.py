@@ -23,7 +23,7 @@ log = structlog.get_logger()
 CHANNEL = "vestnik:wake"
 BUCKET = 0.2  # seconds: the trailing edge
 PAUSE = 0.02  # seconds between two notices of one process
-PLAN, MAIL, CRON, SCAN = "plan", "mail", "cron", "scan"
+PLAN, MAIL, CRON, SCAN, BOUNCES = "plan", "mail", "cron", "scan", "bounces"
 FAULTS = (RedisError, OSError, asyncio.TimeoutError)
 
 

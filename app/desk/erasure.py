@@ -39,6 +39,7 @@ FORGET_INBOUND = [
     sa.text("UPDATE inbound_message SET source = '', text = '', raw = '' WHERE source = ANY(CAST(:own AS text[]))"),
     sa.text("DELETE FROM inbound_part WHERE source = ANY(CAST(:own AS text[]))"),
 ]
+FORGET_BOUNCES = sa.text("UPDATE bounce SET recipient = NULL, diagnostic = NULL WHERE recipient = ANY(CAST(:own AS text[]))")
 MESSAGES = sa.text("SELECT id FROM message WHERE account_id = :account ORDER BY id")
 CANCEL = sa.text("DELETE FROM outbox WHERE message_id = ANY(CAST(:messages AS uuid[])) AND state = ANY(CAST(:waiting AS text[])) RETURNING message_id")
 # A message on the wire is settled as it comes out; but put back into the queue it must not go again, with nothing in it: it has expired.
@@ -49,7 +50,7 @@ SENT_TO = "SELECT destination FROM submission WHERE message_id = ANY(CAST(:messa
 BLANK = [
     sa.text(statement)
     for statement in (
-        "UPDATE message SET address = '', subject = NULL, text = '', html = NULL WHERE account_id = :account",
+        "UPDATE message SET address = '', subject = NULL, text = '', html = NULL, attachments = NULL WHERE account_id = :account",
         "UPDATE message_change SET detail = NULL WHERE message_id = ANY(CAST(:messages AS uuid[])) AND detail IS NOT NULL",
         # Receipts that found nobody are told by the number. They have small indexes of their own.
         f"UPDATE receipt SET raw = '', destination = NULL WHERE status IN ('quarantined', 'unmatched') AND destination = ANY({SENT_TO})",
@@ -57,6 +58,7 @@ BLANK = [
         # Destination 0 is nobody's: receipts that come for it later keep nothing of their text.
         "UPDATE submission SET detail = NULL, destination = 0 WHERE message_id = ANY(CAST(:messages AS uuid[]))",
         "UPDATE receipt SET raw = '', destination = NULL WHERE message_id = ANY(CAST(:messages AS uuid[]))",
+        "UPDATE bounce SET recipient = NULL, diagnostic = NULL WHERE message_id = ANY(CAST(:messages AS uuid[]))",
         "UPDATE event SET data = CAST('{}' AS jsonb) WHERE account_id = :account",
         "UPDATE forecast_hit SET inputs = CAST('{}' AS jsonb) WHERE account_id = :account",
         "DELETE FROM forecast_episode WHERE account_id = :account",
@@ -132,6 +134,8 @@ async def forget_spoken(session: AsyncSession, account: UUID) -> None:
     if numbers:
         for statement in FORGET_INBOUND:
             await session.execute(statement, {"own": numbers})
+    if len(numbers) < len(own):
+        await session.execute(FORGET_BOUNCES, {"own": own})
 
 
 async def cancel(session: AsyncSession, messages: list[UUID]) -> None:

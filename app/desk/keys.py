@@ -1,23 +1,29 @@
-"""Keys for billings, operators and dashboards: made, listed, revoked."""
+"""Keys for billings, operators and dashboards: made, listed, revoked; and the contacts to which the test messages of a key may go."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Path, Request
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts.contacts import AddressError, normalise
 from app.core import audit
-from app.core.auth import SCOPES, Admin, Role, create_key
+from app.core.auth import SCOPES, Admin, Caller, Role, create_key
 from app.core.clock import now
 from app.core.db import SessionDep
-from app.core.errors import NotFound
+from app.core.errors import FieldError, Invalid, NotFound, pointer
 from app.core.http import Guarded
 from app.core.models import ApiKey
 from app.core.page import Page, Paging, bad_cursor, encode_cursor
 
 router = APIRouter(prefix="/keys", tags=["keys"], route_class=Guarded)
+
+MOST_CONTACTS = 10
+KeyId = Annotated[str, Path(min_length=1, max_length=8)]
 
 
 class KeyNotFound(NotFound):
@@ -42,6 +48,23 @@ class KeyIn(BaseModel):
     expires_at: Annotated[AwareDatetime, AfterValidator(_to_come)] | None = None
 
 
+class KeyContact(BaseModel):
+    """Where a test message may go."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    channel: Literal["sms", "email"]
+    address: Annotated[str, Field(min_length=1, max_length=320)] = Field(examples=["+79161234567"])
+
+
+class KeyContactsIn(BaseModel):
+    """All of them: what is left out is taken away."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    contacts: Annotated[list[KeyContact], Field(max_length=MOST_CONTACTS)]
+
+
 class KeyOut(BaseModel):
     """A key as it can be shown: its secret is nowhere."""
 
@@ -55,6 +78,7 @@ class KeyOut(BaseModel):
     last_used_at: datetime | None = Field(description="To the minute")
     expires_at: datetime | None
     revoked_at: datetime | None
+    contacts: list[KeyContact] = Field(description="Where its test messages may go")
 
     @classmethod
     def of(cls, row: ApiKey) -> Self:
@@ -101,7 +125,7 @@ async def make_key(body: KeyIn, session: SessionDep, caller: Admin) -> NewKeyOut
 
 
 @router.delete("/{key_id}", operation_id="revoke_key", summary="Revoke a key", status_code=204)
-async def revoke_key(request: Request, key_id: Annotated[str, Path(min_length=1, max_length=8)], caller: Admin) -> None:
+async def revoke_key(request: Request, key_id: KeyId, caller: Admin) -> None:
     """At once in this process, within two seconds in the others. It stays listed; revoking it again changes nothing."""
     async with request.app.state.database.transaction() as session:
         row = await session.get(ApiKey, key_id, with_for_update=True)
@@ -112,3 +136,37 @@ async def revoke_key(request: Request, key_id: Annotated[str, Path(min_length=1,
             await audit.record(session, caller, "key.revoke", f"key:{key_id}")
     # After the commit: a request in between would have remembered the key as it was.
     request.app.state.gatekeeper.forget(key_id)
+
+
+@router.put("/{key_id}/contacts", operation_id="set_key_contacts", summary="Say where the test messages of a key may go")
+async def put_contacts(request: Request, key_id: KeyId, body: KeyContactsIn, session: SessionDep, caller: Admin) -> KeyOut:
+    """An administrator alone says so: else a key that may write templates could write to anybody. Each address is kept in its one form, and once."""
+    return KeyOut.of(await set_contacts(session, caller, key_id, body.contacts, request.app.state.settings.phone_region))
+
+
+async def set_contacts(session: AsyncSession, caller: Caller | str, key_id: str, given: Sequence[KeyContact], region: str) -> ApiKey:
+    """The key with these contacts and no others; KeyNotFound, or Invalid with a pointer to each bad address. Again it changes nothing."""
+    row = await session.get(ApiKey, key_id, with_for_update=True)
+    if row is None:
+        raise KeyNotFound
+    contacts: list[dict[str, str]] = []
+    faults: list[FieldError] = []
+    for n, contact in enumerate(given):
+        try:
+            one = {"channel": contact.channel, "address": normalise(contact.channel, contact.address, region)}
+        except AddressError as bad:
+            faults.append(FieldError(pointer("contacts", n, "address"), bad.code, bad.detail))
+        else:
+            contacts += [one] if one not in contacts else []
+    if faults:
+        raise Invalid(f"{faults[0].pointer}: {faults[0].detail}", errors=faults)
+    if row.contacts != contacts:
+        row.contacts = contacts
+        await audit.record(session, caller, "key.contacts", f"key:{key_id}", {"contacts": contacts, "count": len(contacts)})
+    return row
+
+
+async def contacts_of(session: AsyncSession, caller: Caller, channel: str) -> list[str]:
+    """The addresses on this channel to which the test messages of the calling key may go, as they are now."""
+    row = await session.get(ApiKey, caller.key_id)
+    return [contact["address"] for contact in row.contacts if contact["channel"] == channel] if row is not None else []

@@ -17,10 +17,22 @@ from app.core.http import Guarded
 from app.core.page import Page, Paging, encode_cursor
 from app.core.preconditions import IfMatch, etag, require_match
 from app.core.secrets import SecretBox
+from app.gateways.dkim import Dkim
 from app.gateways.models import Gateway
 from app.gateways.preset import Preset, presets
 from app.gateways.profile import Profile
-from app.gateways.settings import GatewayIn, destination, kept_settings, moved, stored
+from app.gateways.settings import (
+    GatewayIn,
+    destination,
+    kept_settings,
+    key_of,
+    moved,
+    sealed_key,
+    sealed_password,
+    sealed_together,
+    signs,
+    stored,
+)
 from app.gateways.smpp import SmppSettings
 from app.gateways.smtp import SmtpProfile, SmtpSettings
 from app.gateways.words import Locale, form, preferred
@@ -39,7 +51,7 @@ UNFINISHED = sa.text("SELECT EXISTS (SELECT FROM outbox WHERE gateway = :name)")
 
 
 class GatewayOut(BaseModel):
-    """The settings as they were given, less the password; `has_secret` says whether there is one."""
+    """The settings as they were given, less the password and the private key of `dkim`; `has_secret` says whether there is a password."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -58,7 +70,13 @@ class WholeGatewayOut(GatewayOut):
 
 
 def shown(gateway: Gateway) -> dict[str, Any]:
-    state = {"name": gateway.name, "enabled": gateway.enabled, "paused": gateway.paused, "has_secret": gateway.secret is not None, "revision": gateway.revision}
+    state = {
+        "name": gateway.name,
+        "enabled": gateway.enabled,
+        "paused": gateway.paused,
+        "has_secret": sealed_password(gateway) is not None,
+        "revision": gateway.revision,
+    }
     settings = kept_settings(gateway)
     return (stored(settings) if settings is not None else gateway.settings) | state
 
@@ -91,9 +109,10 @@ async def profile_schema(
     locale: Annotated[Locale | None, Query(description="language of titles and descriptions; else by Accept-Language")] = None,
     accept_language: Annotated[str, Header(max_length=1000)] = "",
 ) -> dict[str, Any]:
-    """`smpp` and `smtp` are the schemas of the profiles, `gateway` those of the bodies around them, `groups` the parts of the form in their order."""
+    """`smpp` and `smtp` are the schemas of the profiles, `dkim` that of a signature, `gateway` those of the bodies around them, `groups` the parts of the
+    form in their order."""
     tongue = locale or preferred(accept_language) or request.app.state.settings.locale
-    return form({"smpp": Profile, "smtp": SmtpProfile}, {"smpp": SmppSettings, "smtp": SmtpSettings}, tongue)
+    return form({"smpp": Profile, "smtp": SmtpProfile, "dkim": Dkim}, {"smpp": SmppSettings, "smtp": SmtpSettings}, tongue)
 
 
 @router.get("/presets", operation_id="list_presets", summary="Named sets of profile keys to start a gateway from")
@@ -112,7 +131,7 @@ async def read_gateway(name: Name, caller: MayReadGateways, session: SessionDep,
 async def put_gateway(
     name: Name, given: GatewayIn, caller: MayWriteGateways, request: Request, session: SessionDep, response: Response, if_match: IfMatch = None
 ) -> WholeGatewayOut:
-    """A change is taken over by the workers within a second; what is on the wire is settled first. A password that is left out stays."""
+    """A change is taken over by the workers within a second; what is on the wire is settled first. A password or a private key that is left out stays."""
     if name in TAKEN:
         raise field_invalid(("path", "name"), "name_taken", f"{name} has a meaning of its own in addresses: give the gateway another name.")
     gateway, created = await apply(session, request.app.state.secrets, caller, name, given, if_match=if_match, guarded=True)
@@ -132,35 +151,48 @@ async def apply(
     guarded: bool = False,
 ) -> tuple[Gateway, bool]:
     """Make the gateway as given. The row, and whether it is new. `guarded` asks for If-Match where there is one already."""
-    settings, password = stored(given), given.password.get_secret_value() if given.password is not None else None
-    sealed = secrets.seal(password) if password else None
+    settings, password, key = stored(given), given.password.get_secret_value() if given.password is not None else None, key_of(given)
+    sealed, locked = secrets.seal(password) if password else None, secrets.seal(key) if key else None
     fresh = insert(Gateway).values(
-        name=name, kind=given.kind, settings=settings, secret=sealed, enabled=given.enabled, paused=False, revision=1, created_at=now(), updated_at=now()
+        name=name,
+        kind=given.kind,
+        settings=settings,
+        secret=sealed_together(sealed, locked),
+        enabled=given.enabled,
+        paused=False,
+        revision=1,
+        created_at=now(),
+        updated_at=now(),
     )
     made: Any = (await session.execute(fresh.on_conflict_do_nothing().returning(sa.column("name")))).first()
     gateway = await session.get_one(Gateway, name, with_for_update=True)
+    old_sealed, old_locked = sealed_password(gateway), sealed_key(gateway)
+    if signs(given) and not key and old_locked is None:
+        raise field_invalid(("dkim", "private_key"), "secret_needed", "There is nothing to sign with: give the private key.")
     if made is not None:
         await audit.record(session, caller, "gateway.create", f"gateway:{name}", settings)
         return gateway, True
     if guarded:
         require_match(if_match, gateway.revision)
     says_password = "password" in given.model_fields_set
-    new_password = says_password and (password or "") != (secrets.open(gateway.secret) if gateway.secret is not None else "")
+    new_password = says_password and (password or "") != (secrets.open(old_sealed) if old_sealed is not None else "")
+    new_key = bool(key) and (old_locked is None or key != secrets.open(old_locked))
     kept = kept_settings(gateway)
     elsewhere = moved(destination(kept), destination(given)) if kept is not None else ["settings"]
-    if elsewhere and gateway.secret is not None and not says_password:
+    if elsewhere and old_sealed is not None and not says_password:
         raise field_invalid(
             ("password",), "secret_needed", f"{', '.join(elsewhere)} changed: give the password again, or it could be sent to somebody else's host."
         )
     before = stored(kept) if kept is not None else gateway.settings
     changes: dict[str, Any] = {key: [before.get(key), value] for key, value in settings.items() if before.get(key) != value}
     changes |= {"enabled": [gateway.enabled, given.enabled]} if gateway.enabled != given.enabled else {}
-    changes |= {"password": "changed"} if new_password else {}
+    changes |= ({"password": "changed"} if new_password else {}) | ({"dkim.private_key": "changed"} if new_key else {})
     if gateway.kind != given.kind and await is_in_use(session, name):
         raise Conflict("It has unfinished messages, or a route names it: give the gateway of the other kind a name of its own.", code="gateway_in_use")
     if changes:
         gateway.kind, gateway.settings, gateway.enabled = given.kind, settings, given.enabled
-        gateway.secret = sealed if new_password else gateway.secret
+        kept_key = (locked if new_key else old_locked) if signs(given) else None
+        gateway.secret = sealed_together(sealed if new_password else old_sealed, kept_key)
         gateway.revision, gateway.updated_at = gateway.revision + 1, now()
         await audit.record(session, caller, "gateway.update", f"gateway:{name}", changes)
         await session.flush()

@@ -1,4 +1,7 @@
-"""A gateway's row and its settings: the password apart, encrypted; everything else as it was given."""
+"""A gateway's row and its settings: password and signing key apart, encrypted; everything else as it was given.
+
+Column `secret`: the sealed password, and after a line break, which no sealed text has, the sealed private key of DKIM; either may be missing.
+"""
 
 import operator
 from typing import Annotated, Any
@@ -15,8 +18,8 @@ ADAPTER: TypeAdapter[SmppSettings | SmtpSettings] = TypeAdapter(GatewayIn)
 
 
 def stored(settings: SmppSettings | SmtpSettings) -> dict[str, Any]:
-    """What goes into the `settings` column: no password, no state, and of an SMSC's profile what was given alone."""
-    kept = settings.model_dump(mode="json", by_alias=True, exclude={"password", "enabled"})
+    """What goes into the `settings` column: no password, no private key, no state, and of an SMSC's profile what was given alone."""
+    kept = settings.model_dump(mode="json", by_alias=True, exclude={"password": True, "enabled": True, "dkim": {"private_key"}})
     return kept | {"profile": settings.overrides} if isinstance(settings, SmppSettings) else kept
 
 
@@ -52,9 +55,35 @@ def smpp_settings(gateway: Gateway, secrets: SecretBox) -> SmppSettings:
 
 
 def smtp_settings(gateway: Gateway, secrets: SecretBox) -> SmtpSettings:
-    return SmtpSettings.model_validate(_whole(gateway, secrets))
+    whole, key = _whole(gateway, secrets), sealed_key(gateway)
+    if whole.get("dkim") is not None and key is not None:
+        whole["dkim"] = whole["dkim"] | {"private_key": SecretStr(secrets.open(key))}
+    return SmtpSettings.model_validate(whole)
+
+
+def sealed_password(gateway: Gateway) -> bytes | None:
+    return (gateway.secret or b"").partition(b"\n")[0] or None
+
+
+def sealed_key(gateway: Gateway) -> bytes | None:
+    return (gateway.secret or b"").partition(b"\n")[2] or None
+
+
+def sealed_together(password: bytes | None, key: bytes | None) -> bytes | None:
+    """What goes into the `secret` column."""
+    return (password or b"") + (b"\n" + key if key else b"") or None
+
+
+def key_of(settings: SmppSettings | SmtpSettings) -> str:
+    """The private key of DKIM that was given; "" when none was."""
+    return settings.dkim.private_key.get_secret_value() if isinstance(settings, SmtpSettings) and settings.dkim is not None else ""
+
+
+def signs(settings: SmppSettings | SmtpSettings) -> bool:
+    return isinstance(settings, SmtpSettings) and settings.dkim is not None
 
 
 def _whole(gateway: Gateway, secrets: SecretBox) -> dict[str, Any]:
-    password = SecretStr(secrets.open(gateway.secret)) if gateway.secret is not None else SecretStr("")
+    sealed = sealed_password(gateway)
+    password = SecretStr(secrets.open(sealed)) if sealed is not None else SecretStr("")
     return gateway.settings | {"password": password, "enabled": gateway.enabled}

@@ -6,23 +6,11 @@ from typing import Annotated, Any, Literal, Self
 from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StrictBool, StrictInt, model_validator
 
+from app.core.mailboxes import parse_mailbox
 from app.gateways import fit
+from app.gateways.dkim import Dkim
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")  # what may end a header or a command line for somebody
-NAME_ADDR = re.compile(r'(?P<name>"(?:[^"\\]|\\.)*"|[^"<>]*)\s*<(?P<address>[^<>]+)>')
-
-
-def parse_mailbox(value: str) -> tuple[str, str]:
-    """Display name and address of an RFC 5322 `mailbox`: `MyISP <noreply@isp.example>` or a bare address. The address is not checked."""
-    if "<" not in value:
-        return "", value.strip()
-    found = NAME_ADDR.fullmatch(value.strip())
-    if found is None:
-        raise ValueError("expected `Name <address@domain>` or an address")
-    name = found["name"].strip()
-    if name.startswith('"'):
-        name = re.sub(r"\\(.)", r"\1", name[1:-1])
-    return name, found["address"].strip()
 
 
 def _one_line(value: str) -> str:
@@ -49,6 +37,21 @@ def _sender(value: str) -> str:
     return value.strip()
 
 
+# RFC 5321, 4.5.3.1.1: 64 octets before the @, of which the message and its proof take 44 (app/sending/smtp/verp.py).
+RETURN_PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,19}")
+
+
+def _return_path(value: str) -> str:
+    local = value.rpartition("@")[0]
+    try:
+        valid = validate_email(value, check_deliverability=False, globally_deliverable=False)
+    except EmailNotValidError as error:
+        raise ValueError(f"the address is not valid: {error}") from None
+    if valid.ascii_email is None or not RETURN_PATH.fullmatch(local):
+        raise ValueError("before the @ at most 20 letters, digits, dots, hyphens and underscores, as bounces@mail.isp.example: the message's id is added there")
+    return f"{local}@{valid.ascii_domain}"
+
+
 Line = Annotated[str, AfterValidator(_one_line)]
 Seconds = Annotated[float, Field(strict=True, gt=0, le=3600)]
 
@@ -70,6 +73,14 @@ class SmtpProfile(BaseModel):
     max_per_connection: StrictInt = Field(100, ge=1, le=1_000_000, description="letters after which a connection is closed and opened anew")
     idle_timeout: Seconds = Field(30, description="a connection that had nothing to send for this long is closed; the next letter opens one")
     claim_ahead: StrictInt = Field(8, ge=0, le=1000, description="letters claimed for each connection beyond the one on the wire")
+    per_domain: StrictInt | None = Field(
+        None, ge=1, le=64, description="the most letters on the wire at once to one recipient domain; null: as many as there are connections"
+    )
+    return_path: Annotated[str, AfterValidator(_return_path)] | None = Field(
+        None,
+        max_length=254,
+        description="envelope sender of every letter, with the message's id in it: what comes back there is read as a bounce; null: the address in `from`",
+    )
     reconnect_min: Seconds = Field(1, description="first pause after a failed or lost connection; it doubles")
     reconnect_max: Seconds = Field(60, description="the longest of these pauses")
     retry_backoff_min: Seconds = Field(30, description="first pause before a letter that was answered 4xx is sent again")
@@ -105,5 +116,6 @@ class SmtpSettings(BaseModel):
     rate_per_second: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = Field(
         None, description="letters a second over all connections; null: no limit"
     )
+    dkim: Dkim | None = Field(None, description="signs every letter (RFC 6376); null: the mail server does, or nobody")
     profile: SmtpProfile = Field(default_factory=SmtpProfile, description="the differences of this server")
     enabled: StrictBool = Field(True, description="whether the gateway is used")

@@ -37,6 +37,7 @@ class Wording(BaseModel):
     smpp: dict[str, Words]
     smtp: dict[str, Words]
     smtp_profile: dict[str, Words]
+    dkim: dict[str, Words]
 
 
 @cache
@@ -49,7 +50,7 @@ def form(profiles: Mapping[str, type[BaseModel]], bodies: Mapping[str, type[Base
     """A schema of each kind's profile under its name, those of the bodies under `gateway`, the parts of the form and the presets."""
     said, tongue = wording(), _tongue(locale)
     drawn: dict[str, Any] = {}
-    for kind, words in (("smpp", said.profile), ("smtp", said.smtp_profile)):
+    for kind, words in (("smpp", said.profile), ("smtp", said.smtp_profile), ("dkim", said.dkim)):
         drawn[kind] = _with_words(profiles[kind].model_json_schema(), words, tongue)
     for name, words in (("DataCoding", said.data_coding), ("Tlv", said.tlv)):
         _with_words(drawn["smpp"]["$defs"][name], words, tongue)
@@ -63,6 +64,8 @@ def _body(model: type[BaseModel], kind: str, words: Mapping[str, Words], tongue:
     schema = model.model_json_schema()
     schema.pop("$defs", None)
     schema["properties"]["profile"] = {"type": "object", "default": {}, "x-schema": kind}
+    if "dkim" in schema["properties"]:
+        schema["properties"]["dkim"] = {"type": ["object", "null"], "default": None, "x-schema": "dkim"}
     if "preset" in schema["properties"]:
         schema["properties"]["preset"]["enum"] = list(presets())
     return _with_words(schema, words, tongue)

@@ -40,7 +40,7 @@ SELECT m.id, m.type, m.channel, m.contact_id, m.address, m.subject, m.text, coal
        o.message_id IS NOT NULL AS waits, o.expires_at, m.updated_at, o.after_message
 FROM (
     SELECT id, type, channel, contact_id, address, {readable("subject", "message")} AS subject, {readable("text", "message")} AS text, state, reason, not_before, updated_at
-    FROM message WHERE account_id = :account AND id < :before AND id >= :since {{narrow}} AND (type <> '{VERIFICATION}' OR contact_id IS NULL OR EXISTS (
+    FROM message WHERE account_id = :account AND id < :before AND id >= :since {{narrow}} AND NOT test AND (type <> '{VERIFICATION}' OR contact_id IS NULL OR EXISTS (
         SELECT FROM contact c WHERE c.id = message.contact_id AND (c.origin = 'billing' OR c.verified_at IS NOT NULL)
     )) ORDER BY id DESC {{limit}} OFFSET 0
 ) m LEFT JOIN outbox o ON o.message_id = m.id {{where}} ORDER BY m.id DESC LIMIT :limit

@@ -36,7 +36,7 @@ from app.notifications.links import Links
 from app.notifications.plan import ACCOUNTS, CHOSEN, zone_of
 from app.notifications.reminders import is_ours, still_true, until_midnight
 from app.notifications.reroute import PRIORITIES, Rerouting
-from app.notifications.rows import CHANGES, recut_for
+from app.notifications.rows import CHANGES, attachments_text, recut_for
 from app.notifications.states import State
 from app.notifications.stops import UNSTOPPED
 from app.notifications.undone import undone
@@ -58,6 +58,7 @@ SELECT d.message_id FROM unnest(CAST(:priorities AS smallint[])) AS p(priority) 
 HELD = sa.text(f"""
 WITH barred AS MATERIALIZED ({barred("SELECT address FROM message WHERE id = ANY(CAST(:ids AS uuid[]))")})
 SELECT m.id, m.account_id, m.event_id, m.type, m.channel, m.contact_id, m.address, m.subject, m.text, m.html, m.locale, m.template_id, m.template_version, m.encoding, m.parts,
+       m.brand, CAST(m.attachments AS text) AS attachments,
        e.source, e.time, CASE WHEN m.resend_of IS NULL THEN CAST(e.data AS text) END AS data, c.label, b.dead, c.id IS NULL AS contact_gone, c.origin = 'billing' OR c.verified_at IS NOT NULL AS verified, o.resent, o.gateway,
        m.leads, o.priority, o.after_message, o.message_id, EXISTS (SELECT FROM notification_event n WHERE n.message_id = m.id) AS is_joined
 FROM message m JOIN outbox o ON o.message_id = m.id LEFT JOIN event e ON e.id = m.event_id LEFT JOIN contact c ON c.id = m.contact_id
@@ -66,10 +67,11 @@ WHERE m.id = ANY(CAST(:ids AS uuid[])) AND o.message_id = ANY(CAST(:ids AS uuid[
 """)
 REWRITE = sa.text("""
 UPDATE message m SET subject = v.subject, text = v.text, html = v.html, locale = v.locale, template_id = v.template_id, template_version = v.version,
-       encoding = v.encoding, parts = v.parts, gateway = v.gateway, route = v.route, sender = v.sender, price = v.price, updated_at = :now
+       encoding = v.encoding, parts = v.parts, brand = v.brand, attachments = CAST(v.attachments AS jsonb), gateway = v.gateway, route = v.route, sender = v.sender, price = v.price, updated_at = :now
 FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS text[]), CAST(:c2 AS text[]), CAST(:c3 AS text[]), CAST(:c4 AS text[]), CAST(:c5 AS uuid[]), CAST(:c6 AS int[]),
-            CAST(:c7 AS text[]), CAST(:c8 AS smallint[]), CAST(:c9 AS text[]), CAST(:c10 AS text[]), CAST(:c11 AS text[]), CAST(:c12 AS numeric[]))
-    AS v(id, subject, text, html, locale, template_id, version, encoding, parts, gateway, route, sender, price)
+            CAST(:c7 AS text[]), CAST(:c8 AS smallint[]), CAST(:c9 AS text[]), CAST(:c10 AS text[]), CAST(:c11 AS text[]), CAST(:c12 AS text[]),
+            CAST(:c13 AS text[]), CAST(:c14 AS numeric[]))
+    AS v(id, subject, text, html, locale, template_id, version, encoding, parts, brand, attachments, gateway, route, sender, price)
 WHERE m.id = v.id
 """)
 QUEUE = sa.text("""
@@ -172,9 +174,8 @@ class Holding:
                 road = router.choose(row.channel, row.type, row.address, row.account_id, attributes, operators.get(row.address))
                 words = recut_for(road, self._words(row, account, moment, fresh.get(row.id), news.get(row.id)))
                 by = (road.name, road.route, road.sender, road.price) if road else (None, None, None, None)
-                rewritten.append(
-                    (row.id, words.subject, words.text, words.html, words.locale, words.template_id, words.version, words.encoding, words.parts, *by)
-                )
+                written = (words.subject, words.text, words.html, words.locale, words.template_id, words.version, words.encoding, words.parts)
+                rewritten.append((row.id, *written, words.brand, attachments_text(words), *by))
                 queued.append((row.id, by[0], words.parts, until[row.id]))
                 queues.update(road.queues if road else ())
             if rewritten:
@@ -221,6 +222,8 @@ class Holding:
             html=row.html,
             encoding=row.encoding,
             parts=row.parts,
+            brand=row.brand,
+            attachments=orjson.loads(row.attachments) if row.attachments else None,
         )
         if row.data is None:
             return planned

@@ -50,7 +50,7 @@ SUPERSEDES = {
 
 WAITING = sa.text("""
 SELECT m.id, m.account_id, m.type FROM message m JOIN outbox o ON o.message_id = m.id
-WHERE m.account_id = ANY(CAST(:accounts AS uuid[])) AND m.id >= :oldest AND m.type = ANY(CAST(:types AS text[])) AND m.resend_of IS NULL
+WHERE m.account_id = ANY(CAST(:accounts AS uuid[])) AND m.id >= :oldest AND m.type = ANY(CAST(:types AS text[])) AND m.resend_of IS NULL AND NOT m.test
 """)
 # Our own alone: what the billing says of itself is believed. `rewritten`: its words are not those of the event's data. What is just being released is
 # waited for: it may go out with the figures of before.

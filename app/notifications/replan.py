@@ -42,7 +42,7 @@ _THEIRS = f"""
 WITH waiting AS MATERIALIZED (
     SELECT m.id, m.account_id, m.event_id, m.type, m.channel, m.contact_id, m.address, o.state, o.reason, o.not_before, o.send_until
     FROM message m JOIN outbox o ON o.message_id = m.id
-    WHERE m.account_id = ANY(CAST(:accounts AS uuid[])) AND m.id >= :oldest AND o.state = ANY(CAST(:states AS text[])) ORDER BY m.id «lock»
+    WHERE m.account_id = ANY(CAST(:accounts AS uuid[])) AND m.id >= :oldest AND NOT m.test AND o.state = ANY(CAST(:states AS text[])) ORDER BY m.id «lock»
 ), barred AS MATERIALIZED ({barred("SELECT address FROM waiting")})
 SELECT w.*, a.timezone, a.status, {CHOSEN} AS chosen_json, c.id IS NULL AS contact_gone, c.origin = 'billing' OR c.verified_at IS NOT NULL AS verified,
        b.address IS NOT NULL AS suppressed, coalesce(b.dead, false) AS dead, (SELECT source FROM event WHERE id = w.event_id) AS source

@@ -53,6 +53,8 @@ MESSAGES = BulkInsert(
     parts="smallint",
     resend_of="uuid",
     leads="bool",
+    brand="text",
+    attachments="jsonb",
     updated_at="timestamptz",
 )
 OUTBOX = BulkInsert(
@@ -116,6 +118,11 @@ def recut_for(road: Road | None, words: Composed) -> Composed:
         return words
     encoding, parts = cut(road, words.text)
     return replace(words, encoding=encoding, parts=parts)
+
+
+def attachments_text(words: Composed) -> str | None:
+    """What goes with the letter, as the table has it; nothing for nearly all of them."""
+    return orjson.dumps(words.attachments, default=str).decode() if words.attachments else None
 
 
 class Beside(Protocol):
@@ -190,6 +197,8 @@ class Rows:
                 words.parts,
                 resend_of,
                 leads or None,
+                words.brand,
+                attachments_text(words),
                 now,
             )
         )

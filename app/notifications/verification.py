@@ -116,7 +116,8 @@ class Verification:
         data = {"code": code, "minutes": int(codes.GOOD_FOR.total_seconds() // 60)}
         said = variables(_to_a_stranger(account), contact, VERIFICATION, moment, data, moment, self._links)
         try:
-            return self._templates.compose(VERIFICATION, contact.channel, read(account.chosen_json).locale or account.locale, said)
+            locale, attributes = read(account.chosen_json).locale or account.locale, orjson.loads(account.attributes_json)
+            return self._templates.compose(VERIFICATION, contact.channel, locale, said, attributes=attributes)
         except (NoTemplate, RenderFailed) as error:
             reason = "no_template" if isinstance(error, NoTemplate) else "render_failed"
             log.error("verification_not_sent", channel=contact.channel, reason=reason)  # not what the template says: it may have the code in it

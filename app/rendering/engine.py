@@ -8,17 +8,23 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import InvalidOperation
+from itertools import islice
 from typing import Any, Literal
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, nodes
+from jinja2.parser import Parser
 from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from app.rendering import syntax
 from app.rendering.arithmetic import operate
-from app.rendering.filters import FILTERS, GUARDS, LOOP, TESTS, RenderContext, attribute_of, text
+from app.rendering.filters import FILTERS, LOOP, TESTS, RenderContext, attribute_of, text
 from app.rendering.formats import Style
-from app.rendering.syntax import TemplateProblem, column_of
+from app.rendering.guards import GUARDS
+from app.rendering.places import Places
+from app.rendering.problem_words import is_ours
+from app.rendering.syntax import TemplateProblem
+from app.rendering.syntax_words import described
 
 Kind = Literal["sms", "subject", "text", "html"]
 
@@ -29,10 +35,11 @@ LIMITS: Mapping[Kind, tuple[int, int, int]] = {
     "text": (65_536, 32_000, 262_144),
     "html": (131_072, 32_000, 262_144),
 }
+TOO_COMPLEX = TemplateProblem(1, None, "too_complex", "This template is too complex: make it shorter, or nest it less.")
+MOST_PROBLEMS = 50  # that are told at once
 STEPS = 50_000  # nodes that the loops of one rendering may visit
 
 _OPENING, _CLOSING = re.compile(r"\{[{%#]"), re.compile(r"[}%#]\}")
-_QUOTED = re.compile(r"'([^']+)'")
 # What no message shows and some far ends choke on; line feed and tab stay.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -129,8 +136,7 @@ class Part:
                     break
                 pieces.append(piece)
         except Exception as error:
-            said = "a number here cannot be calculated" if isinstance(error, InvalidOperation) else str(error)[:300]
-            raise RenderFailed(said or type(error).__name__, _line_of(error)) from None
+            raise RenderFailed(_said(error), _line_of(error)) from None
         if size > most:
             raise RenderFailed(f"The text would have more than {most:,} characters.")
         return self._finished("".join(pieces))
@@ -152,15 +158,24 @@ def parse(source: str, kind: Kind) -> nodes.Template | list[TemplateProblem]:
     # Before the parser, whose work grows with it.
     if _code_in(source) > most_code:
         return [TemplateProblem(1, None, "too_complex", f"Keep what stands in {{{{ }}}} and {{% %}} under {most_code:,} characters.")]
+    parser: Parser | None = None
     try:
-        tree = PLAIN.parse(source)
+        parser = Parser(PLAIN, source)
+        tree = parser.parse()
     except TemplateSyntaxError as error:
-        tokens = _QUOTED.findall(error.message or "")  # the last is the one that was met
-        column = column_of(source, error.lineno, tokens[-1]) if tokens else None
-        return [TemplateProblem(error.lineno, column, "syntax", f"{error.message}"[:300])]
+        return [_unreadable(error, parser, source)]
     except (RecursionError, MemoryError, ValueError, OverflowError):
-        return [TemplateProblem(1, None, "too_complex", "This template is too complex: make it shorter, or nest it less.")]
-    return list(syntax.refused(tree, source)) or tree
+        return [TOO_COMPLEX]
+    return list(islice(syntax.refused(tree, places_of(source)), MOST_PROBLEMS)) or tree
+
+
+def places_of(source: str) -> Places:
+    return Places.of(source, PLAIN)
+
+
+def _unreadable(error: TemplateSyntaxError, parser: Parser | None, source: str) -> TemplateProblem:
+    line, column, detail = described(error, parser, places_of(source))
+    return TemplateProblem(line, column, "syntax", detail[:300])
 
 
 def _code_in(source: str) -> int:
@@ -183,10 +198,24 @@ def compile_part(source: str, kind: Kind) -> Part | list[TemplateProblem]:
         code = environment.compile(syntax.guard(tree), filename="<template>")
         template = environment.template_class.from_code(environment, code, {})
     except TemplateSyntaxError as error:
-        return [TemplateProblem(error.lineno, None, "syntax", f"{error.message}"[:300])]
+        return [TemplateProblem(error.lineno, None, "syntax", "This cannot be read here.")]
     except (SyntaxError, RecursionError, MemoryError, ValueError, OverflowError):
-        return [TemplateProblem(1, None, "too_complex", "This template is too complex: make it shorter, or nest it less.")]
+        return [TOO_COMPLEX]
     return Part(kind, template.root_render_func)
+
+
+def _said(error: Exception) -> str:
+    """Our own sentences as they are; for Python's, whose words are a programmer's, others."""
+    said = str(error)[:300]
+    if isinstance(error, InvalidOperation):
+        return "a number here cannot be calculated"
+    if isinstance(error, MemoryError | RecursionError):
+        return "this template takes too much memory"
+    if is_ours(said):
+        return said
+    if "not supported between" in said or said.startswith("argument of type"):
+        return "values of different kinds cannot be compared"
+    return "this cannot be done with a value of this kind" if isinstance(error, TypeError) else "this cannot be written"
 
 
 def _line_of(error: BaseException) -> int | None:

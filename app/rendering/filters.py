@@ -1,7 +1,5 @@
-"""The filters and tests that a template may use. Whoever writes templates is not trusted with memory: every result has its bound.
-
-Names that begin with `$` are put in by `syntax.guard`; no template can spell them.
-"""
+"""The filters and tests that a template may use. Whoever writes templates is trusted neither with memory nor with time: every result has its bound, and what takes
+long is paid for in steps."""
 
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, tzinfo
@@ -113,25 +111,29 @@ def default(value: Any, otherwise: Any = "", boolean: bool = False) -> Any:
     return otherwise if not defined(value) or (boolean and not value) else value
 
 
-def joined(values: Any, separator: str = "", attribute: str | None = None) -> str:
-    parts = [text(value) for value in attributes(values, attribute)]
+@pass_context
+def joined(context: RenderContext, values: Any, separator: str = "", attribute: str | None = None) -> str:
+    parts = [text(value) for value in attributes(context, values, attribute)]
     if sum(map(len, parts)) + len(parts) * len(separator) > LONGEST:
         raise TooMuch("a text may not grow beyond 10,000 characters within a template")
     return separator.join(parts)
 
 
-def attributes(values: Any, attribute: str | None) -> list[Any]:
-    """Of the items of a list, one key each: `amount`, or a key of a key: `service.name`."""
+def attributes(context: RenderContext, values: Any, attribute: str | None) -> list[Any]:
+    """Of the items of a list, one key each: `amount`, or a key of a key: `service.name`. Each item costs a step, and each of its keys."""
     found: list[Any] = list(items(values))
-    for key in attribute.split(".") if attribute is not None else ():
+    keys = attribute.split(".") if attribute is not None else []
+    spend(context, len(found) * (1 + len(keys)))
+    for key in keys:
         if not all(isinstance(value, dict) and key in value for value in found):
             raise TypeError(f"the items of this list have no `{attribute}`")
         found = [value[key] for value in found]
     return found
 
 
-def total(values: Any, attribute: str | None = None) -> Decimal:
-    return sum((formats.as_amount(value) for value in attributes(values, attribute)), Decimal(0))
+@pass_context
+def total(context: RenderContext, values: Any, attribute: str | None = None) -> Decimal:
+    return sum((formats.as_amount(value) for value in attributes(context, values, attribute)), Decimal(0))
 
 
 def whole(value: Any) -> int:
@@ -147,8 +149,10 @@ def rounded(value: Any, precision: int = 0, method: str = "common") -> Decimal:
     return formats.as_amount(known(value)).quantize(Decimal(1).scaleb(-precision), rounding=ROUNDING[method])
 
 
-def replaced(value: Any, old: str, new: str) -> str:
+@pass_context
+def replaced(context: RenderContext, value: Any, old: str, new: str) -> str:
     source = text(value)
+    spend(context, len(source) // 100)
     if len(source) + source.count(old) * max(0, len(new) - len(old)) > LONGEST:
         raise TooMuch("a text may not grow beyond 10,000 characters within a template")
     return source.replace(old, new)
@@ -166,9 +170,11 @@ def length(value: Any) -> int:
     return len(value) if isinstance(value, str | dict) else len(items(value))
 
 
-def extreme(choose: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def chosen(values: Any) -> Any:
+def extreme(choose: Callable[[Any], Any], *, looks_at_all: bool = True) -> Callable[[RenderContext, Any], Any]:
+    @pass_context
+    def chosen(context: RenderContext, values: Any) -> Any:
         found = items(values)
+        spend(context, len(found) if looks_at_all else 0)
         return choose(found) if found else None
 
     return chosen
@@ -178,9 +184,12 @@ def absolute(value: Any) -> Decimal | int:
     return abs(value) if type(value) is int else abs(formats.as_amount(known(value)))
 
 
-def on_text(change: Callable[[str], str]) -> Callable[[Any], str]:
-    def changed(value: Any) -> str:
-        return bounded(change(text(value)))
+def on_text(change: Callable[[str], str], *, letters_a_step: int = 100) -> Callable[[RenderContext, Any], str]:
+    @pass_context
+    def changed(context: RenderContext, value: Any) -> str:
+        source = text(value)
+        spend(context, len(source) // letters_a_step)
+        return bounded(change(source))
 
     return changed
 
@@ -198,26 +207,11 @@ def translit(context: RenderContext, value: Any) -> str:
     return formats.translit(source)
 
 
-@pass_context
-def steps(context: RenderContext, values: Any, weight: int) -> Any:
-    """What a loop may go through: each round costs as many steps as its body has nodes."""
-    found = items(values)
-    spend(context, weight * len(found))
-    return found
-
-
 def spend(context: RenderContext, cost: int) -> None:
     """A step is about a microsecond. What takes longer than a few says so here."""
     context.steps -= cost
     if context.steps < 0:
         raise TooMuch("this template takes too long: its loops go round too often")
-
-
-def counted(bounds: Any) -> range:
-    made = range(*bounds)
-    if len(made) > MOST:
-        raise TooMuch("a range may have at most 1,000 numbers")
-    return made
 
 
 def concat(parts: Any) -> str:
@@ -229,13 +223,6 @@ def concat(parts: Any) -> str:
     return join(strings)
 
 
-def flat(values: Any) -> Any:
-    # Lists of lists that share their items grow by doubling, and comparing two of them never ends.
-    if any(isinstance(value, list | tuple | dict | range) for value in values):
-        raise TypeError("a list in a template may hold single values only")
-    return values
-
-
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "abs": absolute,
     "capitalize": on_text(str.capitalize),
@@ -245,10 +232,10 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "default": default,
     "e": lambda value: escape(text(value)),
     "escape": lambda value: escape(text(value)),
-    "first": extreme(lambda values: values[0]),
+    "first": extreme(lambda values: values[0], looks_at_all=False),
     "int": whole,
     "join": joined,
-    "last": extreme(lambda values: values[-1]),
+    "last": extreme(lambda values: values[-1], looks_at_all=False),
     "length": length,
     "lower": on_text(str.lower),
     "max": extreme(max),
@@ -266,9 +253,8 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "trim": on_text(str.strip),
     "truncate": truncated,
     "upper": on_text(str.upper),
-    "urlencode": on_text(lambda value: quote(value, safe="")),
+    "urlencode": on_text(lambda value: quote(value, safe=""), letters_a_step=5),
 }
-GUARDS: Mapping[str, Callable[..., Any]] = {"$steps": steps, "$range": counted, "$concat": concat, "$flat": flat}
 
 
 def is_number(value: Any) -> bool:

@@ -4,9 +4,10 @@ Allowed is a small language: texts, variables, if, for, set of a simple name, fi
 There are no calls but `range(...)`, so no method of any object can be reached, and no templates beside this one.
 """
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from inspect import Parameter, Signature, signature
 from math import isfinite
 from typing import Any
 
@@ -14,6 +15,7 @@ from jinja2 import nodes
 from jinja2.visitor import NodeTransformer
 
 from app.rendering.filters import BITS, CALENDAR, FILTERS, LOOP, TESTS
+from app.rendering.places import Places
 
 MOST_NODES = 4000
 DEEPEST = 60
@@ -53,23 +55,24 @@ PLAIN: tuple[type[nodes.Node], ...] = (
     nodes.Call,
     nodes.Keyword,
 )
-SPOKEN = {
-    nodes.Include: "include",
-    nodes.Import: "import",
-    nodes.FromImport: "from ... import",
-    nodes.Extends: "extends",
-    nodes.Block: "block",
-    nodes.Macro: "macro",
-    nodes.CallBlock: "call",
-    nodes.FilterBlock: "filter blocks",
-    nodes.AssignBlock: "set blocks",
-    nodes.With: "with",
-    nodes.Pow: "**",
-    nodes.Dict: "dictionaries",
-    nodes.NSRef: "namespaces",
-    nodes.Scope: "autoescape",
-    nodes.ScopedEvalContextModifier: "autoescape",
-    nodes.EvalContextModifier: "autoescape",
+# How it is written, and what it is called.
+SPOKEN: dict[type[nodes.Node], tuple[str, str]] = {
+    nodes.Include: ("include", "`include`"),
+    nodes.Import: ("import", "`import`"),
+    nodes.FromImport: ("from", "`import`"),
+    nodes.Extends: ("extends", "`extends`"),
+    nodes.Block: ("block", "`block`"),
+    nodes.Macro: ("macro", "`macro`"),
+    nodes.CallBlock: ("call", "`call`"),
+    nodes.FilterBlock: ("filter", "`{% filter %}`: put filters behind a value, with `|`"),
+    nodes.AssignBlock: ("set", "`{% set %}` with a block: write `{% set name = value %}`"),
+    nodes.With: ("with", "`with`: use `set`"),
+    nodes.Pow: ("**", "`**`"),
+    nodes.Dict: ("{", "dictionaries"),
+    nodes.NSRef: ("set", "namespaces: set one simple name"),
+    nodes.Scope: ("autoescape", "`autoescape`"),
+    nodes.ScopedEvalContextModifier: ("autoescape", "`autoescape`"),
+    nodes.EvalContextModifier: ("autoescape", "`autoescape`"),
 }
 
 
@@ -83,17 +86,7 @@ class TemplateProblem:
     detail: str
 
 
-def column_of(source: str, line: int, token: str) -> int | None:
-    """Where a token stands in its line, when it stands there."""
-    lines = source.splitlines()
-    if not token or not 0 < line <= len(lines):
-        return None
-    bound = r"\b" if token[0].isalnum() else ""
-    found = re.search(bound + re.escape(token) + bound, lines[line - 1])
-    return found.start() + 1 if found else None
-
-
-def refused(tree: nodes.Template, source: str) -> Iterator[TemplateProblem]:
+def refused(tree: nodes.Template, places: Places) -> Iterator[TemplateProblem]:
     """Everything in the tree that a template may not have."""
     count = 0
     waiting: list[tuple[nodes.Node, int, int, int]] = [(tree, 1, 0, 0)]  # a stack of our own: the tree may be deeper than Python's
@@ -105,37 +98,65 @@ def refused(tree: nodes.Template, source: str) -> Iterator[TemplateProblem]:
         if count > MOST_NODES or depth > DEEPEST or loops > DEEPEST_LOOPS:
             yield TemplateProblem(line, None, "too_complex", "This template is too complex: make it shorter, or nest it less.")
             return
-        for token, code, detail in _objections(node):
-            yield TemplateProblem(line, column_of(source, line, token), code, detail)
-        waiting.extend((child, line, depth + 1, loops) for child in reversed(list(node.iter_child_nodes())))
+        for words, code, detail in _objections(node):
+            yield TemplateProblem(line, places.column(line, *words), code, detail)
+        if isinstance(node, PLAIN):
+            waiting.extend((child, line, depth + 1, loops) for child in reversed(list(node.iter_child_nodes())))
 
 
-def _objections(node: nodes.Node) -> Iterator[tuple[str, str, str]]:
-    """(token, code, sentence) of what is wrong with this node itself."""
+def _objections(node: nodes.Node) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """(how it is written, code, sentence) of what is wrong with this node itself."""
     if not isinstance(node, PLAIN):
-        spoken = SPOKEN.get(type(node), type(node).__name__)
-        yield spoken, "not_allowed", f"A template may not use {spoken}."
+        written, spoken = SPOKEN.get(type(node), ("", type(node).__name__))
+        yield (written,), "not_allowed", f"A template may not use {spoken}."
     elif isinstance(node, nodes.Name) and node.name.startswith("_"):
-        yield node.name, "not_allowed", "A name may not begin with an underscore."
+        yield (node.name,), "not_allowed", "A name may not begin with an underscore."
     elif isinstance(node, nodes.Getattr) and node.attr.startswith("__"):
-        yield node.attr, "not_allowed", "A name may not begin with an underscore."
-    elif isinstance(node, nodes.Filter) and node.name not in FILTERS:
-        yield node.name, "unknown_filter", f"There is no filter `{node.name}`. There are: {', '.join(FILTERS)}."
-    elif isinstance(node, nodes.Test) and node.name not in TESTS:
-        yield node.name, "unknown_test", f"There is no test `{node.name}`. There are: {', '.join(TESTS)}."
+        yield (node.attr,), "not_allowed", "A name may not begin with an underscore."
     elif isinstance(node, nodes.Filter | nodes.Test) and (node.dyn_args or node.dyn_kwargs):
-        yield "*", "not_allowed", "Write the arguments one by one."
+        yield ("*",), "not_allowed", "Write the arguments one by one."
+    elif isinstance(node, nodes.Filter):
+        if node.name not in FILTERS:
+            yield ("|", *node.name.split(".")), "unknown_filter", f"There is no filter `{node.name}`. There are: {', '.join(FILTERS)}."
+        elif not _fits(FILTERS[node.name], node):
+            yield ("|", node.name), "bad_arguments", f"The filter `{node.name}` does not take these arguments. It takes: {_wanted(FILTERS[node.name])}."
+    elif isinstance(node, nodes.Test):
+        if node.name not in TESTS:
+            yield ("is", node.name), "unknown_test", f"There is no test `{node.name}`. There are: {', '.join(TESTS)}."
+        elif not _fits(TESTS[node.name], node):
+            yield ("is", node.name), "bad_arguments", f"The test `{node.name}` does not take these arguments. It takes: {_wanted(TESTS[node.name])}."
     elif isinstance(node, nodes.Const) and _is_huge(node.value):
-        yield "", "not_allowed", "This number is too large."
+        yield (), "not_allowed", "This number is too large."
     elif isinstance(node, nodes.For) and node.recursive:
-        yield "recursive", "not_allowed", "A loop may not be recursive."
+        yield ("recursive",), "not_allowed", "A loop may not be recursive."
     elif isinstance(node, nodes.Assign) and not isinstance(node.target, nodes.Name):
-        yield "set", "not_allowed", "Set one simple name at a time."
+        yield ("set",), "not_allowed", "Set one simple name at a time."
     elif isinstance(node, nodes.Call):
         plain = isinstance(node.node, nodes.Name) and node.node.name == "range"
         if not plain or node.kwargs or node.dyn_args or node.dyn_kwargs or not 1 <= len(node.args) <= 3:
             name = node.node.attr if isinstance(node.node, nodes.Getattr) else getattr(node.node, "name", "")
-            yield name, "not_allowed", "A template may call nothing but range(...): use filters."
+            yield (name,), "not_allowed", "A template may call nothing but range(...): use filters."
+
+
+@cache
+def _parameters(function: Callable[..., Any]) -> Signature:
+    """What stands in the brackets: without the value itself, and without what Jinja gives by itself."""
+    found = signature(function)
+    hidden = 2 if hasattr(function, "jinja_pass_arg") else 1
+    return found.replace(parameters=list(found.parameters.values())[hidden:])
+
+
+def _fits(function: Callable[..., Any], node: nodes.Filter | nodes.Test) -> bool:
+    try:
+        _parameters(function).bind(*node.args, **{str(keyword.key): keyword for keyword in node.kwargs})
+    except TypeError:
+        return False
+    return True
+
+
+def _wanted(function: Callable[..., Any]) -> str:
+    said = [name if parameter.default is Parameter.empty else f"{name}={parameter.default!r}" for name, parameter in _parameters(function).parameters.items()]
+    return ", ".join(said) or "-"
 
 
 def _is_huge(value: object) -> bool:
@@ -161,6 +182,17 @@ class _Guard(NodeTransformer):
         self.generic_visit(node)
         return _filter("$concat", nodes.List(node.nodes, lineno=node.lineno))
 
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
+        # A scalar written down tells at once that no list is equal to it; everything else may be two lists.
+        within = any(operand.op in ("in", "notin") for operand in node.ops)
+        if within or not any(isinstance(side, nodes.Const) for side in (node.expr, *(operand.expr for operand in node.ops))):
+            self.generic_visit(node)
+            node.expr = _filter("$sought", node.expr)
+            for operand in node.ops:
+                operand.expr = _filter("$sought", operand.expr)
+            return node
+        return self.generic_visit(node)
+
     def visit_List(self, node: nodes.List) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         return _filter("$flat", node)
@@ -178,15 +210,15 @@ def _filter(name: str, value: nodes.Node, *arguments: nodes.Node) -> nodes.Filte
     return nodes.Filter(value, name, list(arguments), [], None, None, lineno=value.lineno)
 
 
-def unknown_names(tree: nodes.Template, source: str, sample: Mapping[str, Any]) -> Iterator[TemplateProblem]:
+def unknown_names(tree: nodes.Template, places: Places, sample: Mapping[str, Any]) -> Iterator[TemplateProblem]:
     """Names that the sample does not have, also in branches that it does not take.
 
     What a template asks about (`is defined`) or has an answer for (`default`) it may name; the variables of its own loops
     and sets, and what hangs on them, are left to the rendering."""
     own = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"} | {"loop"}
-    asked = {path for guarded in _asking(tree) if (path := _path(guarded.node)) is not None}
+    asked = {path for guarded in _asking(tree) if (path := path_of(guarded.node)) is not None}
     for node in tree.find_all((nodes.Name, nodes.Getattr)):
-        path = _path(node)
+        path = path_of(node)
         if path is None or path[0] in own or getattr(node, "ctx", "load") != "load" or path == ("range",):
             continue
         if any(path[:end] in asked for end in range(1, len(path) + 1)) or _has(sample, path):
@@ -194,7 +226,7 @@ def unknown_names(tree: nodes.Template, source: str, sample: Mapping[str, Any]) 
         if len(path) > 1 and not _has(sample, path[:-1]):
             continue  # said once, of the name in front
         detail = f"`{'.'.join(path)}` is undefined here. There are: {', '.join(_beside(sample, path))}."
-        yield TemplateProblem(node.lineno, column_of(source, node.lineno, path[-1]), "undefined", detail)
+        yield TemplateProblem(node.lineno, places.column(node.lineno, *written(path)), "undefined", detail)
 
 
 def _asking(tree: nodes.Template) -> Iterator[nodes.Filter | nodes.Test]:
@@ -204,13 +236,18 @@ def _asking(tree: nodes.Template) -> Iterator[nodes.Filter | nodes.Test]:
             yield node
 
 
-def _path(node: nodes.Node | None) -> tuple[str, ...] | None:
+def path_of(node: nodes.Node | None) -> tuple[str, ...] | None:
     """`("account", "name")` of `account.name`; None of anything else."""
     if isinstance(node, nodes.Name):
         return (node.name,)
-    if isinstance(node, nodes.Getattr) and (front := _path(node.node)) is not None:
+    if isinstance(node, nodes.Getattr) and (front := path_of(node.node)) is not None:
         return (*front, node.attr)
     return None
+
+
+def written(path: tuple[str, ...]) -> list[str]:
+    """The tokens of a path: `account`, `.`, `name`."""
+    return [token for name in path for token in (".", name)][1:]
 
 
 def _has(sample: Any, path: tuple[str, ...]) -> bool:

@@ -11,19 +11,20 @@ import structlog
 
 from app.accounts.unsubscribe import UnsubscribeLinks
 from app.catalogue.registry import Catalogue
-from app.core.clock import now
 from app.core.db import Database
 from app.core.secrets import SecretBox
 from app.gateways.models import Gateway
 from app.gateways.settings import smtp_settings
 from app.notifications.links import can_be_refused
+from app.rendering.looks import brands_of
 from app.sending.claim import Claimed, push_on
 from app.sending.deliver import Delivery
 from app.sending.flush import Flusher
 from app.sending.lane import GRACE, WATCH, Lane, pause
+from app.sending.mail_letters import Letters
 from app.sending.settle import Policy
-from app.sending.smtp.mime import Letter
 from app.sending.smtp.pool import Pool
+from app.sending.smtp.verp import Verp
 
 log = structlog.get_logger()
 
@@ -35,9 +36,9 @@ MAIL_RENEW = 15.0
 class MailStation:
     """Every enabled SMTP gateway, each with a pool of connections of this process. Any number of mail stations may run."""
 
-    def __init__(self, database: Database, secrets: SecretBox, links: UnsubscribeLinks) -> None:
-        self._database, self._secrets, self._links = database, secrets, links
-        self._catalogue = Catalogue()
+    def __init__(self, database: Database, secrets: SecretBox, links: UnsubscribeLinks, verp: Verp) -> None:
+        self._database, self._secrets, self._links, self._verp = database, secrets, links, verp
+        self._catalogue, self._letters = Catalogue(), Letters(database)
         self._owners: set[UUID] = set()
         self._lanes: dict[str, tuple[int, Lane]] = {}
         self._paused: set[str] = set()
@@ -76,6 +77,7 @@ class MailStation:
         async with self._database.transaction() as session:
             found = (await session.execute(sa.select(Gateway).where(sa.text("kind = 'smtp' AND enabled")))).scalars().all()
             await self._catalogue.refresh(session)
+            self._letters.follow(await brands_of(session))
         wanted = {gateway.name: gateway for gateway in found}
         self._paused = {gateway.name for gateway in found if gateway.paused}
         stale = [name for name, (revision, lane) in self._lanes.items() if name not in wanted or wanted[name].revision != revision or lane.is_broken]
@@ -104,10 +106,10 @@ class MailStation:
             backoff_max=timedelta(seconds=profile.retry_backoff_max),
             attempts=profile.temp_attempts,
         )
-        domain = settings.from_.rpartition("@")[2].rstrip("> ")
 
         def ship(claimed: Claimed) -> int:
-            pool.ship(letter(claimed, settings.from_, domain, self._refusal(claimed)))
+            return_path = self._verp.sender(profile.return_path, claimed.id) if profile.return_path else None
+            pool.ship(self._letters.letter(claimed, settings.from_, self._refusal(claimed), return_path))
             return 1
 
         pool = Pool(settings, on_outcome=lambda sent, outcome: delivery.came(sent.key, outcome), on_change=lambda _: delivery.poke())
@@ -116,20 +118,3 @@ class MailStation:
         delivery = Delivery(self._database, pool, owner, policy, flusher, ship=ship, lease=MAIL_LEASE, may_claim=lambda: gateway.name not in self._paused)
         self._owners.add(owner)
         return Lane(pool, delivery, flusher)
-
-
-def letter(claimed: Claimed, sender: str, domain: str, refusal: str | None = None) -> Letter:
-    """The message as a letter. The same message has the same Message-ID whenever it is sent (RFC 5322, 3.6.4): a receiver can tell a repetition.
-
-    `refusal`: the link that mail programs offer beside a letter (RFC 2369, 3.2), and follow with one click (RFC 8058)."""
-    return Letter(
-        key=claimed.id,
-        to=claimed.address,
-        sender=sender,
-        subject=claimed.subject or "",
-        text=claimed.text,
-        html=claimed.html,
-        headers={"List-Unsubscribe": f"<{refusal}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"} if refusal else {},
-        message_id=f"<{claimed.id}@{domain}>",
-        date=now(),
-    )

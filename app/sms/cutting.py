@@ -55,12 +55,40 @@ class Cutting:
         return found
 
     def count(self, text: str) -> tuple[Encoding, int]:
-        """The alphabet and the billed parts. Of a text that cannot be written at all: as if "?" stood for what is missing."""
+        """The alphabet and the billed parts, as `reckon` has them."""
+        segments = self.reckon(text)
+        return segments.encoding, segments.count
+
+    def reckon(self, text: str) -> Segments:
+        """As `cut`; of a text that cannot be written at all, as if "?" stood for what is missing."""
         segments = self.cut(text)
         if segments is None:
             last = self.alphabets[-1]
             segments = self._parts(last, text.encode("latin-1", "replace") if last == "LATIN1" else gsm.encode(gsm.replace_foreign(text)) or b"")
-        return segments.encoding, segments.count
+        return segments
+
+    def units_left(self, segments: Segments) -> int:
+        """How many more units the last part takes before one part more is billed."""
+        width = 2 if segments.encoding == "UCS2" else 1
+        if segments.count == 1:
+            return max(self._single(segments.encoding) - segments.units, 0)
+        return max(self._joined(segments.encoding) - len(segments.octets[-1]) // width, 0)
+
+    def misfits(self, text: str) -> list[int]:
+        """Where the characters stand that keep it out of the alphabets before UCS-2: out of the one that lacks the fewest of them.
+
+        Empty where one can write the text, in Latin letters where the gateway wants that, and where there is none."""
+        if self._in_narrow(text) is not None or not self._narrow:
+            return []
+        by_alphabet = []
+        for encoding in self._narrow:
+            lacking = {character for character in set(text) if not self._writes(encoding, character)}
+            by_alphabet.append([position for position, character in enumerate(text) if character in lacking])
+        return min(by_alphabet, key=len)
+
+    def _writes(self, encoding: Encoding, character: str) -> bool:
+        write = self.default.encode if encoding == "GSM7" else _latin1
+        return write(character) is not None or (self.transliteration == "ascii" and write(as_ascii(character)) is not None)
 
     def _in_narrow(self, text: str) -> Segments | None:
         """In the first alphabet before UCS-2 that can write the whole text."""
@@ -73,16 +101,26 @@ class Cutting:
     def _parts(self, encoding: Encoding, octets: bytes) -> Segments:
         width = 2 if encoding == "UCS2" else 1
         units = len(octets) // width
-        # A NUL at the end of short_message takes an octet: two septets of packed ones, a whole unit of UTF-16. A message_payload has none.
-        taken = (2 if encoding == "GSM7" and self.default.is_packed else 1) if self.null_terminated else 0
-        if units <= SINGLE[encoding] - taken:
+        if units <= self._single(encoding):
             return Segments(encoding, (octets,), units)
-        size = JOINED[encoding][self.long_messages] - (0 if self.long_messages == "payload" else taken)
+        size = self._joined(encoding)
         if encoding == "GSM7":
             return Segments(encoding, cut_septets(octets, size, fill=_FILL[self.long_messages] if self.default.is_packed else None), units)
         if encoding == "UCS2":
             return Segments(encoding, cut_utf16(octets, 2 * size), units)
         return Segments(encoding, tuple(octets[start : start + size] for start in range(0, len(octets), size)), units)
+
+    def _single(self, encoding: Encoding) -> int:
+        """Units of a message of one part."""
+        return SINGLE[encoding] - self._taken(encoding)
+
+    def _joined(self, encoding: Encoding) -> int:
+        """Units of each part of several."""
+        return JOINED[encoding][self.long_messages] - (0 if self.long_messages == "payload" else self._taken(encoding))
+
+    def _taken(self, encoding: Encoding) -> int:
+        # A NUL at the end of short_message takes an octet: two septets of packed ones, a whole unit of UTF-16. A message_payload has none.
+        return (2 if encoding == "GSM7" and self.default.is_packed else 1) if self.null_terminated else 0
 
 
 def _latin1(text: str) -> bytes | None:

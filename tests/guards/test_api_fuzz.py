@@ -43,6 +43,12 @@ def lines(_: schemathesis.SerializationContext, value: Any) -> bytes:
     return b"".join(json.dumps(item).encode() + b"\n" for item in (value if isinstance(value, list) else [value]))
 
 
+@schemathesis.serializer("message/rfc822")
+def mail(_: schemathesis.SerializationContext, value: Any) -> bytes:
+    """A mail that came back: whatever octets or text were generated."""
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
+
+
 schema = schemathesis.openapi.from_dict(json.loads(contract_text(Settings(_env_file=None, database_url="postgresql+asyncpg://nowhere/none"))))
 schema.config.generation.update(modes=[GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 schema.config.seed = 1

@@ -123,6 +123,18 @@ async def test_each_channel_has_its_parts(api):
         (sms, {"text": "x", "mjml": "y"}, "/mjml"),
         (email, {"text": "x"}, "/subject"),
         (email, {"subject": "x"}, "/text"),
+        (email, {"subject": "x", "html": "y", "mjml": "<mjml></mjml>"}, "/mjml"),
+        (email, {"subject": "x", "text": "y", "layout": "default"}, "/layout"),
+        (email, {"subject": "x", "html": "y", "layout": "nowhere"}, "/layout"),
+        (email, {"subject": "x", "text": "y", "options": {"translit": "always"}}, "/options"),
+        (email, {"subject": "x", "text": "y", "attachments": [{"kind": "file", "id": "018f0000-0000-7000-8000-000000000000"}]}, "/attachments/0/id"),
+        (email, {"subject": "x", "text": "y", "attachments": [{"kind": "calendar"}] * 11}, "/attachments"),
+        (email, {"subject": "x", "text": "y", "attachments": [{"kind": "virus"}]}, "/attachments/0"),
+        (email, {"subject": "x", "html": "<p>{{ amount }}<script>x</script></p>"}, "/html"),
+        (sms, {"text": "x", "layout": "default"}, "/layout"),
+        (sms, {"text": "x", "attachments": [{"kind": "calendar"}]}, "/attachments"),
+        (sms, {"text": "x", "options": {"max_parts": 11}}, "/options/max_parts"),
+        (sms, {"text": "x", "options": {"loud": True}}, "/options/loud"),
         (email, {"subject": "x", "text": "y", "html": "{{"}, "/html"),
     ]
 
@@ -130,7 +142,16 @@ async def test_each_channel_has_its_parts(api):
 
     assert [answer.status_code for answer in answers] == [422] * len(given)
     assert [answer.json()["errors"][0]["pointer"] for answer in answers] == [pointer for _, _, pointer in given]
-    assert (await api.post(f"{email}/versions", json={"subject": "x", "text": "y", "html": "<b>{{ amount }}</b>"})).status_code == 201
+    taken = [
+        (email, {"subject": "x", "text": "y", "html": "<b>{{ amount }}</b>", "layout": "default"}),
+        (email, {"subject": "x", "text": "y", "attachments": [{"kind": "statement_pdf"}, {"kind": "payment_qr"}]}),
+        (email, {"subject": "x", "html": "y"}),
+        (sms, {"text": "x", "options": {"typography": True, "translit": "off", "max_parts": 2}}),
+    ]
+    made = [(await api.post(f"{template}/versions", json=body)).json() for template, body in taken]
+    assert [version["version"] for version in made] == [1, 2, 3, 1]
+    assert [made[1]["attachments"], made[2]["text"]] == [[{"kind": "statement_pdf"}, {"kind": "payment_qr"}], None]
+    assert made[3]["options"] == {"typography": True, "max_parts": 2}, "what changes nothing is not kept"
 
 
 async def test_a_place_is_refused_twice_without_a_type_or_in_no_language(api):

@@ -1,10 +1,11 @@
 """Texts in Latin letters."""
 
+import iuliia
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.sms.latin import as_ascii, in_latin
+from app.sms.latin import _SIGNS, as_ascii, in_latin
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,9 @@ def test_any_text_can_be_asked_for(text):
 @settings(deadline=None)
 def test_ascii_stays_as_it_is(text):
     assert as_ascii(text) == text
+
+
+@given(st.text(alphabet=st.one_of(st.sampled_from("абеёийьъыЩЕ a_5-\u0306"), st.characters(exclude_categories=["Cs"])), max_size=200))
+@settings(deadline=None)
+def test_word_is_written_as_it_is_written_among_others(text):
+    assert in_latin(text) == iuliia.WIKIPEDIA.translate(text).translate(_SIGNS)

@@ -2,16 +2,17 @@
 
 import asyncio
 import logging
-from collections import deque
 from datetime import timedelta
 from typing import Protocol
 
 from app.gateways.smtp import SmtpProfile
 from app.sending.outcome import Deferred, Outcome, Refused
+from app.sending.smtp.dkim import Signer
 from app.sending.smtp.entry import SessionNotOpened
-from app.sending.smtp.mime import Letter, MalformedLetter, Message, build
+from app.sending.smtp.mime import Letter, MalformedLetter, Message, NotReady, WithoutFile, build, finished
 from app.sending.smtp.replies import Trouble
 from app.sending.smtp.session import Sent, Session
+from app.sending.smtp.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 class Office(Protocol):
     """What a lane needs of its pool."""
 
-    queue: deque[tuple[Letter, float]]  # letters with the time of the loop's clock before which they may not go
+    queue: Waiting
     idle: list["Lane"]
     is_stopping: bool
 
@@ -43,12 +44,13 @@ class Office(Protocol):
 class Lane:
     """`is_on_wire`: the letter in hand has begun, and what a cancellation makes of it is for the session to say."""
 
-    def __init__(self, office: Office, profile: SmtpProfile) -> None:
+    def __init__(self, office: Office, profile: SmtpProfile, signer: Signer | None = None) -> None:
         self.session: Session | None = None
         self.is_on_wire = False
         self.is_pausing = False
         self._office = office
         self._profile = profile
+        self._signer = signer
         self._letter: Letter | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -74,7 +76,7 @@ class Lane:
     async def _next(self) -> tuple[Letter, float]:
         """The next letter. A session that has to wait for it too long is closed."""
         loop = asyncio.get_running_loop()
-        while not self._office.queue:
+        while (found := self._office.queue.take()) is None:
             if self.session is not None and not self._office.is_bound:
                 await self._close()
                 continue  # a letter may have come meanwhile
@@ -90,17 +92,23 @@ class Lane:
                     self._office.idle.remove(self)
             if self.session is not None and loop.time() - self.session.idle_since >= self._profile.idle_timeout:
                 await self._close()
-        return self._office.queue.popleft()
+        return found
 
     async def _see_through(self, letter: Letter) -> Trouble | None:
         """Sends the letter and settles it. Returns what was wrong with the session, if anything."""
         try:
-            message = build(letter)
+            message = build(await finished(letter))
+            if self._signer is not None:
+                message = await self._signer.sign(message)
             sent = await self._send(message)
             if sent.is_untouched:  # the server had closed an idle session, and the news had not reached us
                 sent = await self._send(message)
         except MalformedLetter as error:
-            self._settle(Refused("malformed", detail=str(error)))
+            self._settle(Refused("attachment_missing" if isinstance(error, WithoutFile) else "malformed", detail=str(error)))
+            return None
+        except NotReady as error:
+            again = timedelta(seconds=self._profile.retry_backoff_min)
+            self._settle(Deferred("attachment_not_ready", again, spends_attempt=False, detail=str(error)))
             return None
         except Exception as error:  # a mistake of ours: the letter spends an attempt on it, and the lane goes on
             log.exception("smtp.letter_failed")
@@ -130,6 +138,8 @@ class Lane:
         letter, self._letter, self.is_on_wire = self._letter, None, False
         assert letter is not None
         self._office.settle(letter, outcome)
+        if self._office.queue.done(letter) and self._office.idle:
+            self._office.idle.pop().wake()  # this lane may pause
 
     def _fate(self, why: str, before: Deferred | None = None) -> Outcome:
         """What the letter in hand becomes when it is dropped here and now."""

@@ -6,7 +6,7 @@ tests/sending/smtp/test_mime.py reads every kind of letter back with that librar
 
 import re
 from binascii import b2a_base64, b2a_qp
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import format_datetime
@@ -16,7 +16,9 @@ from uuid import UUID
 
 from email_validator import EmailNotValidError, validate_email
 
-from app.gateways.smtp import parse_mailbox
+from app.attachments.files import File
+from app.core.mailboxes import parse_mailbox
+from app.sending.smtp.enclosed import file_part, within
 
 LINE = 76  # RFC 2045, 6.7 and 6.8; RFC 2047, 2
 HARD_LINE = 998  # RFC 5322, 2.1.1
@@ -26,9 +28,21 @@ class MalformedLetter(ValueError):
     """The letter cannot be written down: no other attempt would make it."""
 
 
+class WithoutFile(MalformedLetter):
+    """A file that goes with the letter cannot be had any more."""
+
+
+class NotReady(Exception):
+    """What belongs to the letter cannot be had just now; another attempt may have it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One letter to one address. `to` and `sender` are mailboxes (`Name <a@b.example>` or a bare address), `message_id` has its brackets."""
+    """One letter to one address. `to` and `sender` are mailboxes (`Name <a@b.example>` or a bare address), `message_id` has its brackets.
+
+    `return_path`: the envelope sender, where it is not the sender's own address.
+    `files`: inline ones are shown within the HTML, which names them `cid:<name>`; the others, and those that it does not name, are attached.
+    `finish`: what is called when its turn has come, for a letter that is not whole yet: it gives the whole one, or raises NotReady or WithoutFile."""
 
     key: UUID
     to: str
@@ -39,6 +53,15 @@ class Letter:
     message_id: str
     date: datetime
     headers: Mapping[str, str] = field(default_factory=dict)
+    return_path: str | None = None
+    reply_to: str | None = None
+    files: Sequence[File] = ()
+    finish: "Callable[[], Awaitable[Letter]] | None" = None
+
+
+async def finished(letter: Letter) -> Letter:
+    """The whole letter: nearly every one is already."""
+    return letter if letter.finish is None else await letter.finish()
 
 
 class Message(NamedTuple):
@@ -58,16 +81,17 @@ def build(letter: Letter) -> Message:
             f"Date: {_date(letter.date)}",
             sender.header,
             to.header,
+            *([_mailbox("Reply-To", letter.reply_to).header] if letter.reply_to else ()),
             f"Message-ID: {_message_id(letter.message_id)}",
             _subject(letter.subject),
             "Auto-Submitted: auto-generated",  # RFC 3834, 5: no vacation answers to these
             *(_extra(name, value) for name, value in letter.headers.items()),
             "MIME-Version: 1.0",
         ]
-        body = _body(letter.text, letter.html, f"=_{letter.key.hex}")
+        body = _body(letter)
     except UnicodeEncodeError as error:  # a lone surrogate
         raise MalformedLetter(f"not valid Unicode: {error.reason} at {error.start}") from None
-    return Message(sender.address, to.address, "\r\n".join(header).encode() + b"\r\n" + body, sender.utf8 or to.utf8)
+    return Message(letter.return_path or sender.address, to.address, "\r\n".join(header).encode() + b"\r\n" + body, sender.utf8 or to.utf8)
 
 
 def _date(date: datetime) -> str:
@@ -143,7 +167,7 @@ PLAIN_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 # Ours: a second one of these would make the letter invalid (RFC 5322, 3.6) or mean something else to every reader.
 OWN_FIELDS = frozenset(
-    {"date", "from", "sender", "to", "cc", "bcc", "subject", "message-id", "auto-submitted", "mime-version"}
+    {"date", "from", "sender", "reply-to", "to", "cc", "bcc", "subject", "message-id", "auto-submitted", "mime-version"}
     | {"content-type", "content-transfer-encoding", "content-disposition", "content-id"}
 )
 
@@ -214,14 +238,29 @@ def _encoded_words(value: str, column: int) -> str:
 # --- bodies ---
 
 
-def _body(text: str, html: str | None, boundary: str) -> bytes:
-    """Content header, empty line and content. With html both, the better one last (RFC 2046, 5.1.4)."""
-    if html is None:
-        part = _part("plain", text)
-        return part if part.endswith(b"\r\n") else part + b"\r\n"
+def _body(letter: Letter) -> bytes:
+    """Content header, empty line and content:
+
+    mixed( related( alternative(text, html), inline files ), attached files )    each only where there is something for it (RFC 2046, 5.1; RFC 2387)"""
+    boundary, html = f"=_{letter.key.hex}", letter.html
+    attached = list(letter.files)
+    shown: list[tuple[File, str]] = []
+    if html is not None and any(file.inline for file in letter.files):
+        html, shown = within(html, letter.files, letter.message_id.strip("<>"))
+        attached = [file for file in letter.files if all(file is not other for other, _ in shown)]
+    words = _part("plain", letter.text)
+    if html is not None:  # the better one last (RFC 2046, 5.1.4)
+        words = _multipart("alternative", boundary, [words, _part("html", html)])
+    if shown:
+        words = _multipart('related; type="multipart/alternative"', f"{boundary}r", [words, *(file_part(file, content_id) for file, content_id in shown)])
+    if attached:
+        words = _multipart("mixed", f"{boundary}m", [words, *(file_part(file) for file in attached)])
+    return words if words.endswith(b"\r\n") else words + b"\r\n"
+
+
+def _multipart(kind: str, boundary: str, parts: Sequence[bytes]) -> bytes:
     delimiter = f"\r\n--{boundary}".encode()
-    parts = [_part("plain", text), _part("html", html)]
-    head = f'Content-Type: multipart/alternative; boundary="{boundary}"\r\n'.encode()
+    head = f'Content-Type: multipart/{kind}; boundary="{boundary}"\r\n'.encode()
     return b"".join([head, *(piece for part in parts for piece in (delimiter, b"\r\n", part)), delimiter, b"--\r\n"])
 
 

@@ -10,7 +10,6 @@ nothing to send keeps no connection open for long, because the server may close 
 import asyncio
 import logging
 import ssl
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,12 +17,14 @@ from typing import Any, Literal
 
 from app.gateways.smtp import SmtpSettings
 from app.sending.outcome import Deferred, Outcome
+from app.sending.smtp.dkim import Signer
 from app.sending.smtp.entry import SessionNotOpened, open_session, tls_context
 from app.sending.smtp.lane import Lane
 from app.sending.smtp.mime import Letter
 from app.sending.smtp.pace import Pace
 from app.sending.smtp.replies import Trouble
 from app.sending.smtp.session import QUIT_TIMEOUT, Session
+from app.sending.smtp.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -67,14 +68,15 @@ class Pool:
         on_outcome: Callable[[Letter, Outcome], None],
         on_change: Callable[[PoolStatus], None] | None = None,
     ) -> None:
-        self.queue: deque[tuple[Letter, float]] = deque()
+        self.queue = Waiting(settings.profile.per_domain)
         self.idle: list[Lane] = []  # the last is the warmest: it is used first, so that connections beyond the need go cold and close
         self.is_stopping = False
         self._settings = settings
         self._on_outcome = on_outcome
         self._on_change = on_change
         self._pace = Pace(settings.rate_per_second)
-        self._lanes = [Lane(self, settings.profile) for _ in range(settings.connections)]
+        signer = Signer(settings.dkim) if settings.dkim is not None else None
+        self._lanes = [Lane(self, settings.profile, signer) for _ in range(settings.connections)]
         self._tasks: list[asyncio.Task[None]] = []
         self._spare: Session | None = None
         self._in_use = 0
@@ -94,7 +96,7 @@ class Pool:
         """Takes a letter that allowance() permitted. Never blocks; the outcome comes through `on_outcome`, never from within this call."""
         loop = asyncio.get_running_loop()
         self._in_use += 1
-        self.queue.append((letter, self._pace.book(loop.time())))
+        self.queue.append(letter, self._pace.book(loop.time()))
         if self._state != "bound":
             loop.call_soon(self._give_back_queue)
         elif self.idle:
@@ -264,8 +266,7 @@ class Pool:
 
     def _give_back_queue(self) -> None:
         while self.queue and self._state != "bound":
-            letter, _ = self.queue.popleft()
-            self.settle(letter, NOT_SENT)
+            self.settle(self.queue.give_back(), NOT_SENT)
 
     # --- news ---
 

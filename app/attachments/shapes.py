@@ -1,0 +1,68 @@
+"""What a version of a letter has with it: files that were uploaded, and files that are made for each letter."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, TypeAdapter, model_validator
+
+MOST = 10  # files of one letter
+LONGEST_NAME = 255
+PAYMENT_QR = "payment-qr.png"  # `cid:payment-qr.png`
+
+GeneratedKind = Literal["statement_pdf", "statement_csv", "calendar", "payment_qr"]
+# RFC 2392: what stands in `cid:` needs no escaping if it is written in these.
+CidName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+class FileIn(BaseModel):
+    """An uploaded file. An inline one is shown within the HTML, which names it `cid:<name>`; so it has to have a name, of letters, digits and `. _ -`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, title="AttachedFile")
+
+    kind: Literal["file"]
+    id: UUID = Field(description="From `POST /attachments`")
+    name: Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)] | None = Field(
+        default=None, description="The name in the letter; else that of the upload"
+    )
+    inline: StrictBool = False
+
+    @model_validator(mode="after")
+    def _inline_is_named(self) -> Self:
+        if self.inline:
+            if self.name is None:
+                raise ValueError("Give the inline file a name: the HTML shows it as cid:<name>.")
+            CID_NAME.validate_python(self.name)
+        return self
+
+
+class GeneratedIn(BaseModel):
+    """A file that is made for each letter when it is sent, of the account and of the event's data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, title="GeneratedFile")
+
+    kind: GeneratedKind
+
+
+CID_NAME: TypeAdapter[str] = TypeAdapter(CidName)
+AttachmentIn = Annotated[FileIn | GeneratedIn, Field(discriminator="kind")]
+
+
+def _no_repetitions(given: list[FileIn | GeneratedIn]) -> list[FileIn | GeneratedIn]:
+    made = [spec.kind for spec in given if isinstance(spec, GeneratedIn)]
+    if len(made) != len(set(made)):
+        raise ValueError("Name each kind of a made file once.")
+    # The payment QR stands under its own name within the letter.
+    shown = [PAYMENT_QR for kind in made if kind == "payment_qr"] + [spec.name for spec in given if isinstance(spec, FileIn) and spec.inline]
+    if len(shown) != len(set(shown)):
+        raise ValueError(f"Give each inline file a name of its own, other than {PAYMENT_QR}: the HTML knows it by that.")
+    return given
+
+
+Attachments = Annotated[list[AttachmentIn], Field(max_length=MOST), AfterValidator(_no_repetitions)]
+_SPECS: TypeAdapter[list[FileIn | GeneratedIn]] = TypeAdapter(Attachments)
+
+
+def read_specs(specs: Sequence[Any]) -> list[FileIn | GeneratedIn]:
+    """The stored list of a version or a message as shapes. pydantic's ValidationError when it is none."""
+    return _SPECS.validate_python(list(specs))
