@@ -17,7 +17,7 @@ async def test_the_default_templates_are_listed_and_filtered(api):
     everything = (await api.get("/templates", params={"limit": 500})).json()["items"]
     some = (await api.get("/templates", params={"type": "tariff.changed", "channel": "email", "locale": "en"})).json()["items"]
 
-    assert len(everything) == 32
+    assert len(everything) == 36
     assert all(item["published_version"] == 1 for item in everything)
     assert [(item["type"], item["channel"], item["locale"]) for item in some] == [("tariff.changed", "email", "en")]
 
@@ -29,7 +29,7 @@ async def test_the_list_goes_on_by_its_cursor(api):
         seen += [item["id"] for item in page["items"]]
         cursor = page["next_cursor"]
 
-    assert len(seen) == len(set(seen)) == 32
+    assert len(seen) == len(set(seen)) == 36
 
 
 async def test_words_are_added_published_and_rolled_back(api, database):
