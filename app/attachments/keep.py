@@ -20,6 +20,7 @@ from app.core.auth import Caller
 from app.core.errors import Conflict, FieldError, NotFound, pointer
 
 MOST_TOGETHER = 10 << 20  # octets of all files of one letter: what most mail servers take, once base64 has made it 14 MB
+MOST_UPLOADED = 8 << 20  # of those that a version names: the brand's logo and what is made for the letter need room, too
 
 # KEY SHARE: whoever names a file holds it until his commit, so that it is not deleted between this look and that.
 HELD = sa.text("SELECT id, size FROM attachment WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR KEY SHARE")
@@ -85,8 +86,8 @@ async def unusable(session: AsyncSession, specs: Sequence[FileIn | GeneratedIn],
     files = [(n, spec) for n, spec in enumerate(specs) if isinstance(spec, FileIn)]
     sizes = await hold(session, [spec.id for _, spec in files]) if files else {}
     faults = [FieldError(pointer(*steps, n, "id"), "unknown_attachment", "There is no uploaded file of this id.") for n, f in files if f.id not in sizes]
-    if sum(sizes.get(spec.id, 0) for _, spec in files) > MOST_TOGETHER:
-        faults.append(FieldError(pointer(*steps), "too_large", f"All files of a letter may have at most {MOST_TOGETHER >> 20} MiB together."))
+    if sum(sizes.get(spec.id, 0) for _, spec in files) > MOST_UPLOADED:
+        faults.append(FieldError(pointer(*steps), "too_large", f"All files of a version may have at most {MOST_UPLOADED >> 20} MiB together."))
     return faults
 
 

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, T
 
 MOST = 10  # files of one letter
 LONGEST_NAME = 255
-PAYMENT_QR = "payment-qr.png"  # `cid:payment-qr.png`
+PAYMENT_QR, BRAND_LOGO = "payment-qr.png", "brand-logo"  # as HTML names them: `cid:payment-qr.png`
 
 GeneratedKind = Literal["statement_pdf", "statement_csv", "calendar", "payment_qr"]
 # RFC 2392: what stands in `cid:` needs no escaping if it is written in these.
@@ -52,17 +52,16 @@ def _no_repetitions(given: list[FileIn | GeneratedIn]) -> list[FileIn | Generate
     made = [spec.kind for spec in given if isinstance(spec, GeneratedIn)]
     if len(made) != len(set(made)):
         raise ValueError("Name each kind of a made file once.")
-    # The payment QR stands under its own name within the letter.
-    shown = [PAYMENT_QR for kind in made if kind == "payment_qr"] + [spec.name for spec in given if isinstance(spec, FileIn) and spec.inline]
+    shown = [PAYMENT_QR, BRAND_LOGO, *(spec.name for spec in given if isinstance(spec, FileIn) and spec.inline)]
     if len(shown) != len(set(shown)):
-        raise ValueError(f"Give each inline file a name of its own, other than {PAYMENT_QR}: the HTML knows it by that.")
+        raise ValueError(f"Give each inline file a name of its own, other than {PAYMENT_QR} and {BRAND_LOGO}: the HTML knows it by that.")
     return given
 
 
 Attachments = Annotated[list[AttachmentIn], Field(max_length=MOST), AfterValidator(_no_repetitions)]
-_SPECS: TypeAdapter[list[FileIn | GeneratedIn]] = TypeAdapter(Attachments)
+_STORED: TypeAdapter[list[FileIn | GeneratedIn]] = TypeAdapter(list[AttachmentIn])
 
 
 def read_specs(specs: Sequence[Any]) -> list[FileIn | GeneratedIn]:
-    """The stored list of a version or a message as shapes. pydantic's ValidationError when it is none."""
-    return _SPECS.validate_python(list(specs))
+    """The stored list of a message as shapes: of a version's, with what the brand adds. pydantic's ValidationError when it is none."""
+    return _STORED.validate_python(list(specs))

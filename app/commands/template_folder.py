@@ -97,7 +97,7 @@ def write(root: Path, place: Place, name: str, version: Mapping[str, Any]) -> in
 
 
 def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two versions say the same, whatever their files end with."""
+    """Whether two versions say the same, whatever system their lines were ended by: git may change that on its way."""
     return _compared(one) == _compared(other)
 
 
@@ -179,15 +179,15 @@ def _settings(path: Path, text: str, faults: list[Fault]) -> dict[str, Any]:
 
 
 def _ended(text: str) -> str:
-    return text if text.endswith("\n") else text + "\n"
+    return text + "\n"
 
 
 def _unended(text: str) -> str:
-    return text.replace("\r\n", "\n").removesuffix("\n")
+    return text.removesuffix("\n").removesuffix("\r")
 
 
 def _compared(version: Mapping[str, Any]) -> dict[str, Any]:
-    sources = {part: _unended(version[part]) if version.get(part) is not None else None for part in SOURCES}
+    sources = {part: version[part].replace("\r\n", "\n") if version.get(part) is not None else None for part in SOURCES}
     return sources | {"layout": version.get("layout"), "options": version.get("options") or {}, "attachments": version.get("attachments") or []}
 
 

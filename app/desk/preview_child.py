@@ -131,14 +131,15 @@ def render(job: Mapping[str, Any]) -> dict[str, Any]:
 def version_of(job: Mapping[str, Any], sources: TemplateVersion) -> Version:
     """With the layouts that it may be set into."""
     layouts = {**built_in(), **{name: Layout(name, one["html"], one["mjml"]) for name, one in job["layouts"].items()}}
-    properties, names = tuple(job["properties"]), ("subject", "text", "html")
     return Version(
         sources.template_id,
         sources.version,
         job["channel"],
         job["locale"],
-        *(getattr(sources, name) for name in names),
-        properties=properties,
+        sources.subject,
+        sources.text,
+        sources.html,
+        properties=tuple(job["properties"]),
         options=sources.options,
         mjml=sources.mjml,
         layout=sources.layout,

@@ -220,7 +220,7 @@ async def resend_message(message_id: UUID, caller: MayWriteMessages, session: Se
         encoding=old.encoding,
         parts=old.parts,
         brand=old.brand,
-        attachments=orjson.loads(old.attachments) if old.attachments else None,
+        attachments=old.attachments,
     )
     road = await road_of(session, old)
     rows = Rows()

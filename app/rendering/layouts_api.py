@@ -20,7 +20,7 @@ from app.core.http import Guarded
 from app.core.page import Page, Paging, encode_cursor
 from app.core.preconditions import IfMatch, etag, require_match
 from app.rendering.brands import BUILT_IN, Name
-from app.rendering.engine import RenderFailed, parse, places_of
+from app.rendering.engine import RenderFailed, compile_part, parse, places_of
 from app.rendering.formats import style_of
 from app.rendering.letters import DEFAULT, Body, Layout, Undressed, built_in, dressed
 from app.rendering.looks import layouts_of
@@ -38,7 +38,7 @@ WHERE (v.html IS NOT NULL OR v.mjml IS NOT NULL) AND (v.layout = :name OR (v.lay
       (:name = 'default' OR EXISTS (SELECT FROM brand WHERE settings ->> 'layout' = :name)))
 ORDER BY t.id
 """)
-THERE = sa.text("SELECT FROM email_layout WHERE name = :name FOR KEY SHARE")
+THERE = sa.text("SELECT name FROM email_layout WHERE name = :name FOR KEY SHARE")
 WORDS = {"html": "<p>{{ account.number }}</p>", "mjml": "<mj-section><mj-column><mj-text>{{ account.number }}</mj-text></mj-column></mj-section>"}
 NamePath = Annotated[Name, Path(description="The layout")]
 
@@ -104,7 +104,7 @@ async def put_layout(
     if faults := await asyncio.to_thread(lambda: [*faults_of(layout, layouts, sent)]):
         raise Invalid(f"{faults[0].pointer}: {faults[0].detail}", errors=faults[:50])
     values = {"name": name, **given.model_dump(), "revision": 1, "updated_at": now(), "updated_by": caller.name}
-    added = insert(EmailLayout).values(values).on_conflict_do_nothing().returning(sa.column("name"))
+    added: Any = insert(EmailLayout).values(values).on_conflict_do_nothing().returning(sa.column("name"))
     is_new = (await session.execute(added)).first() is not None
     row = await session.get_one(EmailLayout, name, with_for_update=True)
     if is_new:
@@ -146,24 +146,32 @@ def faults_of(layout: Layout, layouts: Mapping[str, Layout], sent: list[tuple[An
     if unknown := [placed(part, problem) for problem in unknown_names(tree, places_of(layout.source), known)]:
         yield from unknown
         return
+    for locale in ("ru", "en"):
+        if (said := _unwritable(layout.source, known | {"locale": locale, "brand": BUILT_IN.values(locale)}, locale)) is not None:
+            yield PlacedError(f"/{part}", "render_failed", said.detail, said.line)
+            return
     for words, source in WORDS.items():
         made = dressed(source if words == "html" else None, source if words == "mjml" else None, layout)
         if isinstance(made, Undressed):
             yield from (placed(part, problem) for problem in [*made.of_layout, *made.problems])
             return
-        body = Body(source if words == "html" else None, source if words == "mjml" else None, layout.name, {**built_in(), layout.name: layout})
-        for locale in ("ru", "en"):
-            around = sample | {"brand": BUILT_IN.values(locale), "layout_subject": "Subject", "layout_locale": locale}
-            try:
-                body.render(around, style_of(locale, sms=False), None)
-            except RenderFailed as error:
-                yield PlacedError(f"/{part}", "render_failed", error.detail, error.line)
-                return
     for template, html, mjml in sent:
         try:
             Body(html, mjml, layout.name, layouts).dressed(None)
         except RenderFailed as error:
             yield FieldError(f"/{part}", "breaks_template", f"The template {template!r} is sent with it, and could not be any more: {error.detail}")
+
+
+def _unwritable(source: str, values: dict[str, Any], locale: str) -> RenderFailed | None:
+    """What fails when the layout itself is written, with the line of its author."""
+    compiled = compile_part(source, "html")
+    if isinstance(compiled, list):
+        return RenderFailed(compiled[0].detail, compiled[0].line)
+    try:
+        compiled.render(values, style_of(locale, sms=False))
+    except RenderFailed as error:
+        return error
+    return None
 
 
 def told(given: LayoutIn) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any
-from uuid import UUID
 
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.attachments.keep import unusable
 from app.attachments.shapes import Attachments
 from app.core.errors import FieldError
 from app.rendering.letters import DEFAULT, Layout
@@ -21,7 +21,6 @@ from app.sms.options import SmsOptions
 FIELDS = ("subject", "text", "html", "mjml", "layout", "options", "attachments")
 
 LAYOUT = sa.text("SELECT name FROM email_layout WHERE name = :name FOR KEY SHARE")
-FILES = sa.text("SELECT id FROM attachment WHERE id = ANY(:ids) ORDER BY id FOR KEY SHARE")
 
 
 class VersionIn(BaseModel):
@@ -112,9 +111,5 @@ async def strangers(session: AsyncSession, given: VersionIn) -> list[FieldError]
     faults: list[FieldError] = []
     if given.layout not in (None, DEFAULT) and await session.scalar(LAYOUT, {"name": given.layout}) is None:
         faults.append(PlacedError("/layout", "unknown_layout", "There is no layout of this name."))
-    wanted: dict[UUID, int] = {attachment.id: number for number, attachment in enumerate(given.attachments) if attachment.kind == "file"}
-    if wanted:
-        missing = wanted.keys() - set((await session.execute(FILES, {"ids": list(wanted)})).scalars())
-        places = sorted(wanted[one] for one in missing)
-        faults += [PlacedError(f"/attachments/{number}/id", "unknown_attachment", "There is no uploaded file of this id.") for number in places]
-    return faults
+    found = await unusable(session, given.attachments, "attachments")
+    return [*faults, *(PlacedError(fault.pointer, fault.code, fault.detail) for fault in found)]

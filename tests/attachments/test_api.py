@@ -240,19 +240,41 @@ async def test_deletion_waits_for_a_version_that_is_just_being_written(api, data
     assert (await deletion).status_code == 409
 
 
-async def test_a_version_that_names_nobodys_file_or_too_many_octets_is_told_so(api, database):
-    from app.attachments.keep import unusable
-    from app.attachments.shapes import read_specs
+async def test_a_version_that_names_nobodys_file_or_too_many_octets_is_refused(api):
+    template = (await api.post("/templates", json={"type": "payment.received", "channel": "email", "locale": "de"})).json()["id"]
+    large = [(await uploaded(api, b"%d" % n * LARGEST, "a.txt"))["id"] for n in range(2)]
 
-    large = [(await uploaded(api, b"%d" % n * LARGEST, "a.txt"))["id"] for n in range(3)]
-    strange = str(uuid4())
+    async def added(*attachments: dict):
+        return await api.post(f"/templates/{template}/versions", json={"subject": "s", "text": "t", "attachments": attachments})
 
-    async with database.transaction() as session:
-        unknown = await unusable(session, read_specs([{"kind": "calendar"}, {"kind": "file", "id": strange}]), "attachments")
-        too_much = await unusable(session, read_specs([{"kind": "file", "id": one} for one in large]), "attachments")
+    unknown = await added({"kind": "calendar"}, {"kind": "file", "id": str(uuid4())})
+    too_much = await added(*({"kind": "file", "id": one} for one in large))
+    fits = await added({"kind": "calendar"}, {"kind": "file", "id": large[0]})
 
-    assert [(fault.pointer, fault.code) for fault in unknown] == [("/attachments/1/id", "unknown_attachment")]
-    assert [(fault.pointer, fault.code) for fault in too_much] == [("/attachments", "too_large")]
+    assert [(fault["pointer"], fault["code"]) for fault in unknown.json()["errors"]] == [("/attachments/1/id", "unknown_attachment")]
+    assert [(fault["pointer"], fault["code"]) for fault in too_much.json()["errors"]] == [("/attachments", "too_large")]
+    assert (unknown.status_code, too_much.status_code, fits.status_code) == (422, 422, 201)
+    assert (await api.delete(f"/attachments/{large[0]}")).json()["code"] == "attachment_in_use"
+    assert (await api.delete(f"/attachments/{large[1]}")).status_code == 204
+
+
+async def test_an_uploader_who_hangs_up_leaves_nothing(api, database):
+    body = a_form(('name="file"; filename="a.txt"', b"x" * 1000), end="")
+    arriving = iter([{"type": "http.request", "body": body, "more_body": True}, {"type": "http.disconnect"}])
+    headers = [(b"authorization", api.headers["authorization"].encode()), (b"content-type", FORM["Content-Type"].encode())]
+    scope = {"type": "http", "method": "POST", "path": "/api/v1/attachments", "raw_path": b"", "query_string": b"", "headers": headers}
+    sent = []
+
+    async def receive():
+        return next(arriving)
+
+    async def send(message):
+        sent.append(message)
+
+    await api.app(scope | {"http_version": "1.1", "scheme": "http", "server": ("vestnik", 80), "client": ("127.0.0.1", 1), "root_path": ""}, receive, send)
+
+    assert sent[0]["status"] == 400
+    assert await counted(database, Attachment) == 0
 
 
 async def test_uploads_and_deletions_are_in_the_audit(api, database):

@@ -22,7 +22,7 @@ def test_files_and_made_ones_stand_in_one_list():
         *({"kind": kind} for kind in ("statement_pdf", "statement_csv", "calendar", "payment_qr")),
     ]
 
-    read = read_specs(given)
+    read = SHAPE.validate_python(given)
 
     assert isinstance(read[1], FileIn)
     assert [spec.kind for spec in read] == ["file", "file", "statement_pdf", "statement_csv", "calendar", "payment_qr"]
@@ -47,11 +47,16 @@ def test_files_and_made_ones_stand_in_one_list():
         [a_file(inline=True, name="a>\r\nX: y")],
         [a_file(inline=True, name="лого.png")],
         [a_file(inline=True, name="a.png"), a_file(inline=True, name="a.png")],
-        [a_file(inline=True, name="payment-qr.png"), {"kind": "payment_qr"}],
+        [a_file(inline=True, name="payment-qr.png")],
+        [a_file(inline=True, name="brand-logo")],
         [{"kind": "calendar"}, {"kind": "calendar"}],
         [a_file()] * (MOST + 1),
     ],
 )
 def test_everything_else_is_refused(wrong):
     with pytest.raises(ValidationError):
-        read_specs(wrong)
+        SHAPE.validate_python(wrong)
+
+
+def test_what_a_message_has_may_be_a_brands_logo_more():
+    assert len(read_specs([*[a_file()] * MOST, a_file(inline=True, name="brand-logo")])) == MOST + 1

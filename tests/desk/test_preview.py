@@ -286,10 +286,10 @@ def harm(tmp_path, monkeypatch):
             "if 'app.desk.preview_child' in sys.orig_argv:\n"
             "    from app.rendering import compose\n"
             "    was = compose.Version.compose\n"
-            "    def compose_(self, values):\n"
+            "    def compose_(self, *given):\n"
             "        if 'HARM' in (self.text or '') :\n"
             f"            {code}\n"
-            "        return was(self, values)\n"
+            "        return was(self, *given)\n"
             "    compose.Version.compose = compose_\n"
         )
         monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")

@@ -1,6 +1,5 @@
-"""The words that come with the service: good for ordinary values, whole for extreme ones, and never in the way of the operator's own."""
+"""The words that come with the service: good for ordinary values, whole for extreme ones."""
 
-import asyncio
 from decimal import Decimal
 from html.parser import HTMLParser
 from itertools import product
@@ -8,14 +7,12 @@ from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
-import sqlalchemy as sa
 
 from app.catalogue.types import check_data, sample_of
-from app.core.models import AuditRecord
 from app.rendering.brands import BrandSettings, Chosen, Colours, Footer
-from app.rendering.compose import Composed, Templates, Version, variables
-from app.rendering.defaults import dressed, seed, templates
-from app.rendering.models import Template, TemplateVersion
+from app.rendering.compose import Composed, Version, variables
+from app.rendering.defaults import dressed, templates
+from app.rendering.models import TemplateVersion
 from app.rendering.proof import proved
 from app.sms.gsm import foreign_characters
 from tests.rendering.conftest import NOW, account
@@ -162,7 +159,8 @@ def extremes(words: dict) -> list[tuple[str, dict, dict]]:
         if "charges" in sample:
             charges = [sample["charges"][0] | {"id": f"s{n}", "title": f"{HOSTILE} {n}"} for n in range(many)]
             made.append((f"{many} charges", sample | {"charges": charges}, {"balance": Decimal(-1)}))
-    made.append(("a hundred events in one message", sample, {"earlier": (needed, *[sample] * 98)}))
+    hostile = made[2][1]
+    made += [(f"{many} events in one message", hostile, {"earlier": (needed, *[hostile] * (many - 2))}) for many in (2, 100, 300)]
     return made
 
 
@@ -254,6 +252,16 @@ def test_a_letter_links_to_the_cabinet_and_to_the_refusal_and_loads_nothing(word
 
 
 @pytest.mark.parametrize("words", LETTERS, ids=name)
+def test_the_links_stand_apart_from_the_text_and_its_paragraphs_one_line_apart(words):
+    for links in (LINKS, {"cabinet": LINKS["cabinet"]}, {"unsubscribe": LINKS["unsubscribe"]}, {}):
+        for data in (sample_of(words["type"]), sample_of(words["type"], complete=False)):
+            *_, text = write(words, told(words, data, links=links)).text.split("\n\n")
+
+            assert [line.rpartition(": ")[2] for line in text.splitlines()] == [*links.values()] or not links
+            assert "\n\n\n" not in write(words, told(words, data, links=links, balance=Decimal(-1))).text
+
+
+@pytest.mark.parametrize("words", LETTERS, ids=name)
 def test_a_letter_without_links_has_no_button(words):
     sent = write(words, told(words, sample_of(words["type"]), links={}, balance=Decimal(-1)))
 
@@ -286,160 +294,3 @@ def test_a_letter_is_made_for_the_dark_and_for_a_phone(words):
     assert "prefers-color-scheme: dark" in html
     assert "max-width: 480px" in html
     assert 'content="width=device-width, initial-scale=1"' in html
-
-
-# -- where there are words already --------------------------------------------------------------------------------------------------------------------
-
-ONE = sa.text("SELECT id FROM template WHERE type = 'tariff.changed' AND channel = 'sms' AND locale = 'ru'")
-OLDER = sa.text("UPDATE template_version SET text = 'Тариф: {{ new_tariff }}' WHERE template_id = :id AND version = 1")
-
-
-async def an_older_service(database) -> UUID:
-    """One template as an older service had seeded it: its id."""
-    async with database.transaction() as session:
-        template_id = await session.scalar(ONE)
-        await session.execute(OLDER, {"id": template_id})
-    return template_id
-
-
-async def seeded(database) -> None:
-    async with database.transaction() as session:
-        await seed(session)
-
-
-async def state(database, template_id: UUID) -> tuple[int | None, int, list[tuple[int, str]]]:
-    """(published, revision, versions with their authors)."""
-    async with database.transaction() as session:
-        template = await session.get_one(Template, template_id)
-        rows = await session.execute(
-            sa.select(TemplateVersion.version, TemplateVersion.created_by).order_by(sa.column("version")).filter_by(template_id=template_id)
-        )
-        return template.published_version, template.revision, [tuple(row) for row in rows.all()]
-
-
-async def change(database, template_id: UUID, *, published: int | None, own: bool = False, archived: bool = False) -> None:
-    """What an operator has done with a template."""
-    async with database.transaction() as session:
-        if own:
-            session.add(TemplateVersion(template_id=template_id, version=2, text="Своё", created_by="key:ab12cd34"))
-        template = await session.get_one(Template, template_id)
-        template.published_version, template.archived_at = published, NOW if archived else None
-
-
-async def test_seeding_again_changes_nothing(database):
-    await seeded(database)
-
-    async with database.transaction() as session:
-        counts = await session.execute(sa.text("SELECT (SELECT count(*) FROM template), (SELECT count(*) FROM template_version), sum(revision) FROM template"))
-        assert tuple(counts.one()) == (36, 36, 36)
-        assert await session.scalar(sa.select(sa.func.count()).select_from(AuditRecord)) == 0
-
-
-async def test_seeding_leaves_the_operators_names_and_what_he_has_stopped(database):
-    async with database.transaction() as session:
-        await session.execute(sa.update(Template).values(name="Моё", published_version=None))
-
-    await seeded(database)
-
-    async with database.transaction() as session:
-        rows = (await session.execute(sa.select(Template.name, Template.published_version))).all()
-    assert {tuple(row) for row in rows} == {("Моё", None)}
-
-
-async def test_newer_words_take_the_place_of_a_default_that_nobody_changed(database):
-    template_id = await an_older_service(database)
-
-    await seeded(database)
-    await seeded(database)
-
-    assert await state(database, template_id) == (2, 2, [(1, "vestnik"), (2, "vestnik")])
-    async with database.transaction() as session:
-        audit = (await session.execute(sa.select(AuditRecord.actor, AuditRecord.action, AuditRecord.changes).order_by(AuditRecord.id))).all()
-    assert [tuple(row) for row in audit] == [
-        ("vestnik", "template.add_version", {"version": 2}),
-        ("vestnik", "template.publish", {"published_version": [1, 2]}),
-    ]
-
-
-async def test_newer_words_are_sent_by_workers_that_run_already(database):
-    template_id = await an_older_service(database)
-    known = Templates("ru")
-    async with database.transaction() as session:
-        await known.refresh(session)
-
-    await seeded(database)
-    async with database.transaction() as session:
-        await known.refresh(session)
-
-    words = next(words for words in SMS if words["type"] == "tariff.changed" and words["locale"] == "ru")
-    sent = known.compose("tariff.changed", "sms", "ru", told(words, sample_of("tariff.changed")))
-    assert (sent.template_id, sent.version, sent.text) == (template_id, 2, "Счёт 100500: тариф «Home 100» с 01.12.2026")
-
-
-async def test_newer_words_wait_beside_the_operators_own(database):
-    template_id = await an_older_service(database)
-    await change(database, template_id, published=2, own=True)
-
-    await seeded(database)
-    await seeded(database)
-
-    assert await state(database, template_id) == (2, 2, [(1, "vestnik"), (2, "key:ab12cd34"), (3, "vestnik")])
-
-
-async def test_who_has_gone_back_to_an_older_default_keeps_it(database):
-    template_id = await an_older_service(database)
-    await seeded(database)
-    await change(database, template_id, published=1)
-    async with database.transaction() as session:
-        await session.execute(sa.text("UPDATE template_version SET text = 'Иначе' WHERE template_id = :id AND version = 2"), {"id": template_id})
-
-    await seeded(database)
-
-    assert (await state(database, template_id))[0] == 1
-
-
-async def test_an_older_service_beside_a_newer_one_changes_nothing_back(database):
-    template_id = await an_older_service(database)
-    await seeded(database)
-    async with database.transaction() as session:  # version 1 has what this service brings, version 2 what a newer one has brought
-        await session.execute(
-            sa.text(
-                "UPDATE template_version v SET text = o.text FROM template_version o WHERE v.template_id = :id AND o.template_id = :id AND v.version = 3 - o.version"
-            ),
-            {"id": template_id},
-        )
-
-    await seeded(database)
-
-    assert await state(database, template_id) == (2, 2, [(1, "vestnik"), (2, "vestnik")])
-
-
-async def test_an_archived_template_rests(database):
-    template_id = await an_older_service(database)
-    await change(database, template_id, published=None, archived=True)
-
-    await seeded(database)
-
-    assert await state(database, template_id) == (None, 1, [(1, "vestnik")])
-
-
-async def test_a_template_that_was_lost_is_added_again(database):
-    template_id = await an_older_service(database)
-    async with database.transaction() as session:
-        await session.execute(sa.delete(TemplateVersion).filter_by(template_id=template_id))
-        await session.execute(sa.delete(Template).filter_by(id=template_id))
-
-    await seeded(database)
-
-    async with database.transaction() as session:
-        again = await session.scalar(ONE)
-    assert again != template_id
-    assert await state(database, again) == (1, 1, [(1, "vestnik")])
-
-
-async def test_two_services_that_start_at_once_add_newer_words_once(database):
-    template_id = await an_older_service(database)
-
-    await asyncio.gather(*(seeded(database) for _ in range(4)))
-
-    assert await state(database, template_id) == (2, 2, [(1, "vestnik"), (2, "vestnik")])

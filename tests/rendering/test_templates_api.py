@@ -148,10 +148,10 @@ async def test_each_channel_has_its_parts(api):
         (email, {"subject": "x", "html": "y"}),
         (sms, {"text": "x", "options": {"typography": True, "translit": "off", "max_parts": 2}}),
     ]
-    made = [(await api.post(f"{template}/versions", json=body)).json() for template, body in taken]
-    assert [version["version"] for version in made] == [1, 2, 3, 1]
-    assert [made[1]["attachments"], made[2]["text"]] == [[{"kind": "statement_pdf"}, {"kind": "payment_qr"}], None]
-    assert made[3]["options"] == {"typography": True, "max_parts": 2}, "what changes nothing is not kept"
+    kept = [(await api.post(f"{template}/versions", json=body)).json() for template, body in taken]
+    assert [version["version"] for version in kept] == [1, 2, 3, 1]
+    assert [kept[1]["attachments"], kept[2]["text"]] == [[{"kind": "statement_pdf"}, {"kind": "payment_qr"}], None]
+    assert kept[3]["options"] == {"typography": True, "max_parts": 2}, "what changes nothing is not kept"
 
 
 async def test_a_place_is_refused_twice_without_a_type_or_in_no_language(api):

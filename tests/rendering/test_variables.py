@@ -19,9 +19,11 @@ def named(variables):
 def flat(values, front=""):
     """The paths of what a template finds, but for what is in lists."""
     for name, value in values.items():
+        if name.startswith("_"):
+            continue
         if isinstance(value, dict) and value:
             yield from flat(value, f"{front}{name}.")
-        elif not name.startswith("_"):
+        else:
             yield f"{front}{name}"
 
 

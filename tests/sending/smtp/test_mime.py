@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.attachments.files import File
 from app.sending.smtp.mime import MalformedLetter, build
 
 # Everything that can be stored as text: no lone surrogates. A header further has no CR, LF and NUL.
@@ -179,3 +180,121 @@ def test_an_international_domain_goes_as_ascii_and_an_international_name_needs_s
 @given(st.emails())
 def test_every_ordinary_address_reaches_the_envelope_unchanged(letter, address):
     assert build(letter(to=address)).rcpt_to == address
+
+
+# --- files ---
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 3
+FILE_NAME = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"], exclude_characters="/\\"), min_size=1, max_size=120)
+
+
+def structure(message) -> object:
+    """`("mixed", [...])`, a file by its name."""
+    if message.is_multipart():
+        return message.get_content_subtype(), [structure(part) for part in message.iter_parts()]
+    return message.get_filename() or message.get_content_subtype()
+
+
+def a_file(name: str = "statement.pdf", content_type: str = "application/pdf", data: bytes = b"%PDF", *, inline: bool = False) -> File:
+    return File(name, content_type, data, inline)
+
+
+@pytest.mark.parametrize(
+    ("html", "files", "expected"),
+    [
+        (None, [a_file()], ("mixed", ["plain", "statement.pdf"])),
+        ("<p>x</p>", [a_file()], ("mixed", [("alternative", ["plain", "html"]), "statement.pdf"])),
+        ('<img src="cid:a.png">', [a_file("a.png", "image/png", PNG, inline=True)], ("related", [("alternative", ["plain", "html"]), "a.png"])),
+        (
+            "<img src='cid:a.png'>",
+            [a_file(), a_file("a.png", "image/png", PNG, inline=True), a_file("b.csv", "text/csv; charset=utf-8")],
+            ("mixed", [("related", [("alternative", ["plain", "html"]), "a.png"]), "statement.pdf", "b.csv"]),
+        ),
+        ("<p>x</p>", [a_file("a.png", "image/png", PNG, inline=True)], ("mixed", [("alternative", ["plain", "html"]), "a.png"])),
+        (None, [a_file("a.png", "image/png", PNG, inline=True)], ("mixed", ["plain", "a.png"])),
+    ],
+)
+def test_files_stand_beside_the_words_and_what_the_html_shows_stands_with_it(letter, html, files, expected):
+    data = build(letter(html=html, files=files)).data
+
+    assert structure(read(data)) == expected
+    assert_well_formed(data)
+
+
+def test_the_html_names_its_pictures_by_what_no_other_letter_has(letter):
+    files = [
+        a_file("pay qr.png", "image/png", PNG, inline=True),
+        a_file("лого.png", "image/png", PNG, inline=True),
+        a_file("x&y.png", "image/png", PNG, inline=True),
+    ]
+    html = (
+        '<img src="cid:pay%20qr.png"><b style="background:url(cid:лого.png)"></b><img src="cid:x&amp;y.png"><img src="cid:nobody"><img src="CID:pay%20qr.png">'
+    )
+
+    sent = letter(html=html, files=files)
+    message = read(build(sent).data)
+
+    html = message.get_body(("html",)).get_content()
+    parts = {part["content-id"].strip("<>"): part for part in message.walk() if part["content-id"]}
+    named = re.findall(r"cid:([^\")]+)", html)
+    unique = sent.message_id.strip("<>")
+    assert named == [f"0.{unique}", f"1.{unique}", f"2.{unique}", "nobody", f"0.{unique}"]
+    assert set(parts) == {f"{number}.{unique}" for number in range(3)}
+    assert all(part.get_content() == PNG and part.get_content_disposition() == "inline" for part in parts.values())
+
+
+@given(name=FILE_NAME)
+def test_any_file_name_comes_back_as_it_was_written(letter, name):
+    data = build(letter(files=[a_file(name)])).data
+
+    [part] = [part for part in read(data).walk() if part.get_content_disposition() == "attachment"]
+    assert part.get_filename() == name.strip() or not name.strip()
+    assert_well_formed(data)
+
+
+@given(data=st.binary(max_size=500))
+def test_any_octets_come_back_as_they_were(letter, data):
+    built = build(letter(files=[a_file(data=data)])).data
+
+    [part] = [part for part in read(built).walk() if part.get_filename()]
+    assert part.get_content() == data
+    assert all(len(line) <= 76 for line in built.split(b"\r\n\r\n")[-1].split(b"\r\n"))
+
+
+@pytest.mark.parametrize(
+    "name", ['a"; x="b', "a\r\nBcc: victim@example.org\r\n\r\nbody", "a\x00b", "../../etc/passwd", "..\\x", "\u2028", " ", "a" * 255 + ".pdf", "я" * 255]
+)
+@pytest.mark.parametrize("content_type", ["application/pdf", "x\r\nBcc: victim@example.org", "text/html; a=b\r\n\r\n<p>", "nonsense", ""])
+def test_nothing_can_be_injected_by_a_file(letter, name, content_type):
+    data = build(letter(files=[a_file(name, content_type)])).data
+
+    message = read(data)
+    [part] = [part for part in message.walk() if part.get_content_disposition() == "attachment"]
+    assert message["bcc"] is None
+    assert part.get_content() == b"%PDF"
+    assert not set(part.get_filename()) & set("\r\n\0/\\")
+    assert part.get_content_type() in ("application/pdf", "application/octet-stream")
+    assert_well_formed(data)
+
+
+def test_a_type_keeps_its_parameters(letter):
+    data = build(letter(files=[a_file("due.ics", "text/calendar; charset=utf-8; method=PUBLISH", b"BEGIN:VCALENDAR")])).data
+
+    assert b"Content-Type: text/calendar; charset=utf-8; method=PUBLISH\r\n" in data
+
+
+def test_answers_go_where_the_brand_wants_them(letter):
+    message = read(build(letter(reply_to="Помощь <help@isp.example>")).data)
+
+    assert message["reply-to"].addresses[0].display_name == "Помощь"
+    assert message["reply-to"].addresses[0].addr_spec == "help@isp.example"
+    with pytest.raises(MalformedLetter):
+        build(letter(reply_to="a@b.example\r\nBcc: x@y.example"))
+
+
+def test_a_letter_of_ten_mebibytes_is_built_in_lines_of_76(letter):
+    data = build(letter(files=[a_file(data=bytes(10 << 20))])).data
+
+    assert max(map(len, data.split(b"\r\n"))) <= 76 + 2
+    [part] = [part for part in read(data).walk() if part.get_filename()]
+    assert len(part.get_content()) == 10 << 20
