@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import cabinet, floors, forecasts, imports, plan, pure, whole_path
+from benchmarks import cabinet, floors, forecasts, imports, letters, plan, pure, whole_path
 from benchmarks.stack import Stack
 
 MESSAGES = int(os.environ.get("BENCH_MESSAGES", "20000"))
@@ -31,6 +31,7 @@ ALONE: dict[str, Callable[[int], dict[str, Any]]] = {
     "floors": floors.measure,
     "rendering": pure.rendering,
     "segmenting": pure.segmenting,
+    "letters": letters.letters,
     "plan": plan.planning,
     "forecast_scans": forecasts.scans,
     "cabinet": cabinet.cabinet,

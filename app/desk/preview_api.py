@@ -27,7 +27,6 @@ from app.gateways.roads import Roads
 from app.gateways.router import NO_ATTRIBUTES, Road
 from app.notifications.rows import cut
 from app.rendering.api import Channel, Tag
-from app.rendering.proof import PlacedError
 from app.rendering.sms_words import analyse, cost_of
 from app.rendering.version_shapes import ProblemOut, VersionIn, misfits, shown_problem, strangers
 from app.sms.segment import Encoding
@@ -247,7 +246,8 @@ async def _add_files(session: AsyncSession, out: PreviewOut, asked: Asked, specs
     try:
         files = await files_of(session, [*map(dict, specs)], account_id, brand["settings"] if brand else {}, asked.case.data, now(), out.locale)
     except AttachmentMissing as error:
-        out.problems.append(shown_problem(PlacedError("/attachments", "attachment_missing", f"A file cannot be had: {error}.")))
+        detail, detail_ru = f"A file cannot be had: {error}.", f"Файл получить нельзя: {error}."
+        out.problems.append(ProblemOut(pointer="/attachments", code="attachment_missing", detail=detail, detail_ru=detail_ru))
         return
     out.attachments = [_shown(file) for file in files]
 

@@ -264,7 +264,6 @@ async def test_numbers_that_mislead_are_explained(api, database):
 
     seen = await counted(api, database)
 
-
     assert notes(seen) >= {"type_disabled", "not_its_channel", "one_channel_after_another"}
 
 

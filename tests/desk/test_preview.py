@@ -55,13 +55,35 @@ async def test_author_sees_which_characters_force_ucs2_and_what_to_type_instead(
 
 
 async def test_author_sees_a_letter_as_text_and_not_as_a_page(api):
-    answer = await api.post("/templates/preview", json=a_letter(html="<p>{{ account.name }}</p><script>alert(1)</script>"))
+    answer = await api.post("/templates/preview", json=a_letter(html="<p>{{ account.name }}</p>"))
 
     assert answer.headers["content-type"] == "application/json"
     seen = answer.json()
     assert seen["subject"].startswith("Платёж 500,00")
     assert "<p>" in seen["html"]
     assert (seen["sms"], seen["price"]) == (None, None)
+
+
+async def test_author_sees_a_letter_in_the_brand_and_the_layout_of_the_account(api, database):
+    await an_account(database, "777", mails=("a@example.org",), attributes={"segment": "home"})
+    layout = await api.put("/layouts/homely", json={"html": "<html><body><h1>{{ brand.name }}</h1>{{ content }}</body></html>"})
+    brand = await api.put("/brands/home", json={"title": "Дом.ру", "layout": "homely", "match": {"attribute": "segment", "value": "home"}})
+    assert (layout.status_code, brand.status_code) == (201, 201), (layout.text, brand.text)
+
+    own = await shown(api, a_letter(html="<p>Слова</p>", account="777"))
+    other = await shown(api, a_letter(html="<p>Слова</p>"))
+
+    assert ("Дом.ру</h1>" in own["html"], "Дом.ру" in other["html"]) == (True, False)
+    assert own["problems"] == other["problems"] == []
+
+
+async def test_author_sees_a_draft_of_mjml_as_html(api):
+    seen = await shown(api, a_letter(text=None, mjml="<mj-section><mj-column><mj-text>{{ amount|money }}</mj-text></mj-column></mj-section>"))
+
+    assert seen["problems"] == []
+    assert "mj-text" not in seen["html"]
+    assert "500,00" in seen["html"]
+    assert "500,00" in seen["text"]  # made from the HTML
 
 
 async def test_author_sees_the_words_of_an_account_with_its_own_balance_and_language(api, database):
@@ -191,6 +213,21 @@ async def test_what_a_request_names_and_is_not_there_is_a_fault_of_the_request(a
 )
 async def test_request_that_makes_no_sense_is_refused(api, body):
     assert (await api.post("/templates/preview", json=body)).status_code == 422
+
+
+async def test_author_learns_how_long_it_may_become_and_what_the_options_save(api):
+    seen = await shown(api, an_sms("«Платёж» {{ amount|money }} {{ account.name }}", options={"translit": "always", "max_parts": 1}))
+
+    assert (seen["text"].isascii(), seen["sms"]["encoding"], seen["sms"]["segments"]) == (True, "GSM7", 1)
+    assert seen["worst_case"]["segments"] == 1
+    assert (await shown(api, an_sms("{{ account.name }} " * 9)))["worst_case"]["segments"] > 5
+
+
+async def test_more_parts_than_the_options_allow_are_a_problem_before_publishing(api):
+    seen = await shown(api, an_sms("длинно " * 12, options={"max_parts": 1}))
+
+    assert [problem["code"] for problem in seen["problems"]] == ["too_many_parts"]
+    assert seen["sms"]["segments"] == 2
 
 
 async def test_author_sees_the_price_on_the_way_that_it_would_go(api, database):

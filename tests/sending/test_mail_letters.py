@@ -22,7 +22,7 @@ from tests.builders.accounts import an_account
 from tests.builders.events import a_waiting_event
 from tests.builders.gateways import an_smtp_gateway
 from tests.builders.letters import a_brand, a_letter
-from tests.builders.messages import a_message, one, rows, run, state_of
+from tests.builders.messages import a_message, one, run, state_of
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(3000)
 
@@ -138,17 +138,15 @@ async def test_files_go_with_their_letter(database, send):
 
 async def test_a_letter_whose_file_is_gone_does_not_go_without_it(database, send):
     message_id = await a_queued_letter(database, attachments=[{"kind": "file", "id": str(uuid4())}])
-    other = await a_queued_letter(database)
 
-    letters = await send(ended(database, message_id, "failed"))
+    letters = await send(ended(database, message_id, "failed", "accepted"))
 
     assert await state_of(database, message_id) == ("failed", "attachment_missing")
-    await send(ended(database, other, "accepted"))
-    assert len(letters) <= 1
+    assert len(letters) == 0
 
 
 async def test_a_letter_whose_files_cannot_be_read_just_now_waits_and_costs_no_attempt(database, send, monkeypatch):
-    files_of, broken = mail_letters.files_of, [1, 1]
+    files_of, broken = mail_letters.files_of, [1] * 5  # and three attempts are all that a letter has
 
     async def sometimes(*arguments, **more):
         if broken:
@@ -163,8 +161,6 @@ async def test_a_letter_whose_files_cannot_be_read_just_now_waits_and_costs_no_a
 
     assert broken == []
     assert len([part for part in letter.parsed.walk() if part.get_filename()]) == 1
-    history = await rows(database, "SELECT * FROM message_change WHERE message_id = :id", id=message_id)
-    assert [row.state for row in history] in ([], ["queued"] * len(history))
 
 
 async def test_a_letter_whose_files_we_cannot_make_fails_after_its_attempts(database, send, monkeypatch):
@@ -177,7 +173,7 @@ async def test_a_letter_whose_files_we_cannot_make_fails_after_its_attempts(data
     letters = await send(ended(database, message_id, "failed"))
 
     assert (await state_of(database, message_id))[0] == "failed"
-    assert letters == []
+    assert len(letters) == 0
 
 
 async def test_files_are_made_of_the_data_that_the_words_were_made_of(database, send, planner, monkeypatch):

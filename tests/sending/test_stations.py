@@ -11,6 +11,7 @@ from app.sending import bind_station, mail_station
 from app.sending.bind_station import BindStation
 from app.sending.mail_station import MailStation
 from app.sending.slots import take_slot
+from app.sending.smtp.verp import Verp
 from app.simulators.mailbox import Mailbox
 from app.simulators.smsc import SmscSimulator
 from app.tracking.match import record
@@ -33,7 +34,11 @@ async def run_station(database, settings):
 
     def start(kind=BindStation, *arguments):
         secrets = SecretBox(settings.secret_keys)
-        station = kind(database, secrets, *(arguments or ("main", 0)), record) if kind is BindStation else kind(database, secrets, UnsubscribeLinks(settings))
+        station = (
+            kind(database, secrets, *(arguments or ("main", 0)), record)
+            if kind is BindStation
+            else kind(database, secrets, UnsubscribeLinks(settings), Verp(settings))
+        )
         task = asyncio.create_task(station.run())
         running.append((station, task))
         return station, task
