@@ -6,6 +6,8 @@ from uuid import UUID
 import uuid_utils
 from uuid_utils.compat import uuid7
 
+NOBODY = UUID(int=0)  # the account of what is said to no account: a test message with made-up data
+
 
 def new_id() -> UUID:
     return uuid7()

@@ -18,15 +18,17 @@ from app.core.clock import now
 from app.core.config import Settings
 from app.core.errors import NotFound, field_invalid
 from app.core.http import Guarded
+from app.core.ids import NOBODY
 from app.core.money import price_string
 from app.desk.preview import Killed
-from app.desk.preview_case import NOBODY, Case, case_of
+from app.desk.preview_case import Case, case_of
 from app.desk.preview_words import job_of, look_of, stored, with_killed, words_of
 from app.gateways.operators import operators_of
 from app.gateways.roads import Roads
 from app.gateways.router import NO_ATTRIBUTES, Road
 from app.notifications.rows import cut
 from app.rendering.api import Channel, Tag
+from app.rendering.enclosures import opened
 from app.rendering.sms_words import analyse, cost_of
 from app.rendering.version_shapes import ProblemOut, VersionIn, misfits, shown_problem, strangers
 from app.sms.segment import Encoding
@@ -242,9 +244,9 @@ def _price(road: Road | None, parts: int) -> PriceOut | None:
 async def _add_files(session: AsyncSession, out: PreviewOut, asked: Asked, specs: Sequence[Mapping[str, Any]]) -> None:
     """Those of a made-up account are specimens."""
     account_id = None if asked.case.account_id == NOBODY else asked.case.account_id
-    brand = asked.job["brand"]
+    brand, (wanted, data) = asked.job["brand"], opened(specs)
     try:
-        files = await files_of(session, [*map(dict, specs)], account_id, brand["settings"] if brand else {}, asked.case.data, now(), out.locale)
+        files = await files_of(session, wanted, account_id, brand["settings"] if brand else {}, data, now(), out.locale)
     except AttachmentMissing as error:
         detail, detail_ru = f"A file cannot be had: {error}.", f"Файл получить нельзя: {error}."
         out.problems.append(ProblemOut(pointer="/attachments", code="attachment_missing", detail=detail, detail_ru=detail_ru))

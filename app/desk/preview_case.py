@@ -15,10 +15,10 @@ from app.catalogue.types import EVENT_TYPES, check_data, sample_of
 from app.core.clock import now
 from app.core.config import Settings
 from app.core.errors import FieldError, Invalid, field_invalid
+from app.core.ids import NOBODY
 from app.core.money import money_string
 from app.notifications.plan import CHOSEN
 
-NOBODY = UUID(int=0)  # the account of what is said to no account
 ADDRESSES = {"sms": "+79161234567", "email": "subscriber@example.org"}
 # Nothing that is rendered here may refuse anything in somebody's name: a real link would, and previews get passed about.
 NO_REFUSAL = "/unsubscribe/sample"

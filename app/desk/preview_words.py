@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.catalogue.models import NotificationType
 from app.core.errors import NotFound
+from app.core.ids import NOBODY
 from app.desk.preview import TOO_LARGE, TOO_SLOW, Killed
-from app.desk.preview_case import NOBODY
 from app.rendering.brands import BUILT_IN
 from app.rendering.compose import Composed
 from app.rendering.letters import DEFAULT

@@ -22,10 +22,11 @@ from app.core.auth import Caller, MayWriteTemplates
 from app.core.clock import now
 from app.core.errors import Conflict, FieldError, Invalid, field_invalid
 from app.core.http import Guarded
+from app.core.ids import NOBODY
 from app.core.limits import Rate
 from app.desk.keys import contacts_of
 from app.desk.preview import Killed
-from app.desk.preview_case import NOBODY, Case, case_of
+from app.desk.preview_case import Case, case_of
 from app.desk.preview_words import AUTHORS_FAULT, Stored, look_of, stored, with_killed, words_of
 from app.gateways.operators import operators_of
 from app.gateways.roads import Roads

@@ -15,6 +15,7 @@ from app.attachments.store import Shelf
 from app.attachments.write import AttachmentMissing, files_of
 from app.core.clock import now
 from app.core.db import Database, is_away, is_conflict
+from app.core.ids import NOBODY
 from app.rendering.brands import BUILT_IN, Brands, Chosen
 from app.rendering.enclosures import opened
 from app.rendering.looks import brands_of
@@ -71,7 +72,9 @@ class Letters:
                     specs, data = opened(orjson.loads(claimed.attachments))
                     row: Any = (await session.execute(OF_MESSAGE, {"id": claimed.id})).one()
                     settings = brand.settings.model_dump(mode="json")
-                    files = await files_of(session, specs, row.account_id, settings, data, now(), row.locale, shelf=self._shelf)
+                    files = await files_of(
+                        session, specs, None if row.account_id == NOBODY else row.account_id, settings, data, now(), row.locale, shelf=self._shelf
+                    )
         except AttachmentMissing as error:
             raise WithoutFile(str(error)) from None
         except Exception as error:

@@ -363,7 +363,18 @@ async def test_child_that_sleeps_is_killed_by_the_clock(harm):
     await previews.close()
 
 
-async def test_child_has_no_secret_and_writes_no_file(harm, monkeypatch, tmp_path):
+async def test_child_writes_no_file(harm, tmp_path):
+    harm(f"import os; os.write(os.open('{tmp_path}/left', os.O_CREAT | os.O_WRONLY), b'x')")
+    previews = Previews(children=1)
+
+    with pytest.raises(RuntimeError, match="OSError"):
+        await previews.render(a_job("HARM"))
+
+    assert (tmp_path / "left").read_bytes() == b""
+    await previews.close()
+
+
+async def test_child_has_no_secret(harm, monkeypatch):
     monkeypatch.setenv("VESTNIK_SECRET_KEYS", "topsecret")
     harm("import os; raise type(f\"{sorted(n for n in os.environ if 'VESTNIK' in n)}\".replace(' ', ''), (Exception,), {})()")
     previews = Previews(children=1)

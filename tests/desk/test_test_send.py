@@ -3,10 +3,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from app.core.auth import cabinet_token
-from app.desk.preview_case import NOBODY
+from app.core.ids import NOBODY
+from app.sending.mail_letters import Letters
 from tests.builders.accounts import PHONE, an_account
 from tests.builders.gateways import an_smpp_gateway, an_smtp_gateway
-from tests.builders.messages import one, rows, run
+from tests.builders.messages import claim, one, rows, run
 
 OPERATOR = "+79990001122"
 BOX = "operator@isp.example"
@@ -312,6 +313,19 @@ async def test_contacts_that_cannot_be_are_refused(api, as_role, contacts, point
 
 async def test_contacts_of_an_unknown_key_cannot_be_set(api):
     assert (await api.put("/keys/nobody00/contacts", json={"contacts": []})).status_code == 404
+
+
+async def test_files_of_a_test_letter_with_made_up_data_are_specimens(operator, database):
+    """As the station makes them when it goes out: there is no account to make them of."""
+    template = await template_id_of(database, channel="email")
+    version = {"subject": "s", "text": "t", "attachments": [{"kind": "statement_csv"}]}
+    assert (await operator.post(f"/templates/{template}/versions", json=version)).status_code == 201
+    await operator.post(f"/templates/{template}/test-send", json={})
+    (claimed,) = await claim(database, gateway="post")
+
+    letter = await Letters(database).letter(claimed, "MyISP <noreply@isp.example>").finish()
+
+    assert [file.name.endswith(".csv") for file in letter.files] == [True]
 
 
 async def test_letter_of_a_test_offers_no_real_refusal(operator, database, api):

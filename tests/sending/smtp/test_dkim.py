@@ -144,6 +144,7 @@ async def test_only_the_headers_that_were_chosen_are_signed(letter):
         f"\n {pem(EDWARDS)} ",
         base64.b64encode(EDWARDS.private_bytes(serialization.Encoding.Raw, serialization.PrivateFormat.Raw, PLAIN)).decode(),
     ],
+    ids=["pkcs8", "pkcs1", "ed25519 between blanks", "the bare seed"],
 )
 def test_a_key_is_taken_in_the_forms_that_tools_write(written):
     assert an_option(written).private_key.get_secret_value()
