@@ -89,6 +89,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     preference_bulk_api.router,
     preferences.router,
 )
+PUBLISHED: list[bytes] = []  # the contract, made once in a process: it takes half a second, and settings change nothing of it
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -150,7 +151,9 @@ def cors_of(settings: Settings) -> dict[str, Any] | None:
 
 def publish_contract(app: FastAPI) -> None:
     """The contract at /api/v1/openapi.json, and a page to read it with."""
-    contract = orjson.dumps(openapi.document(app))
+    if not PUBLISHED:
+        PUBLISHED.append(orjson.dumps(openapi.document(app)))
+    (contract,) = PUBLISHED
 
     async def served(_: Any) -> Response:
         return Response(contract, media_type="application/json")

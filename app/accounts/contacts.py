@@ -47,6 +47,13 @@ def normalise_phone(written: str, region: str) -> str:
         raise AddressError(
             "phone_malformed", "A phone number has digits, spaces, hyphens, dots and brackets, and a + at its beginning alone: write e.g. +79161234567."
         )
+    phone = _read_phone(written, region)
+    if _read_phone(phone, region) != phone:  # a national prefix within a national prefix (+20 00...): whose number it is nobody can say
+        raise AddressError("phone_malformed", "This can be read as two phone numbers: write it without the prefix that is dialled within its country.")
+    return phone
+
+
+def _read_phone(written: str, region: str) -> str:
     try:
         number = phonenumbers.parse(written, region)
     except NumberParseException:
