@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet
 
-.PHONY: help setup run demo test check bench soak openapi letters-pictures lock clean
+.PHONY: help setup run demo test check bench soak openapi metrics-docs dashboard alerts-test letters-pictures helm-check lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -40,8 +40,23 @@ soak: $(STAMP) ## many messages through far ends that drop, throttle, delay, reo
 openapi: $(STAMP) ## write openapi/vestnik.json from the code
 	@mkdir -p openapi && $(BIN)/vestnik openapi > openapi/.new && mv openapi/.new openapi/vestnik.json
 
+metrics-docs: $(STAMP) ## write docs/metrics.md and docs/ru/metrics.md from the code
+	@$(BIN)/python -m app.core.metrics_page
+
+dashboard: $(STAMP) ## write the Grafana dashboards from deploy/grafana/panels.yml
+	@$(BIN)/python deploy/grafana/dashboard.py
+
+alerts-test: ## check the alert rules, and that each fires and is quiet when it should (needs promtool: Debian's package prometheus; PROMTOOL=/path/to/it)
+	@cd deploy/prometheus && "$${PROMTOOL:-promtool}" check rules alerts.yml && "$${PROMTOOL:-promtool}" test rules alerts_test.yml
+
 letters-pictures: $(STAMP) ## draw the pictures of the default letters for the docs again (needs Chromium; CHROMIUM=/path/to/it)
 	@$(BIN)/python docs/pictures/letters.py
+
+helm-check: ## lint and render the Helm chart, with the least and with everything turned on (needs helm)
+	@command -v helm >/dev/null || { echo "make helm-check: helm is not installed" >&2; exit 1; }
+	@for values in deploy/helm/vestnik/values.yaml deploy/helm/check.yaml; do \
+		helm lint --strict deploy/helm/vestnik --values $$values && helm template vestnik deploy/helm/vestnik --values $$values >/dev/null; \
+	done
 
 lock: ## resolve the dependencies again (needs uv): requirements.txt and requirements-dev.txt
 	@$(LOCK) -o requirements.txt

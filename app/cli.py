@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.commands import accounts, explain, farend, forecasts, gateways, keys, processes, schema, templates
+from app.commands import accounts, audit, doctor, explain, farend, forecasts, gateways, keys, processes, reports, restored, schema, templates
 from app.commands.ground import BadInput, Failed
 
 cli = typer.Typer(
@@ -19,13 +19,17 @@ cli.command(epilog="Example: vestnik serve --host 0.0.0.0 --port 8000")(processe
 cli.command(epilog="Example: vestnik worker --queue plan --metrics-port 9101")(processes.worker)
 cli.command(epilog="Example: vestnik scan exhaustion --dry-run")(forecasts.scan)
 cli.command(epilog="Example: vestnik explain --account 100500 --type payment.received")(explain.explain)
+cli.command(epilog="Example: vestnik doctor --lang en")(doctor.doctor)
 cli.command(epilog="Example: vestnik migrate")(schema.migrate)
+cli.command(epilog='Example: vestnik restored --until "2026-11-23 15:04:05+03:00"')(restored.restored)
 cli.command(epilog="Example: vestnik openapi > openapi/vestnik.json")(schema.openapi)
 cli.add_typer(keys.group, name="key")
+cli.add_typer(audit.group, name="audit")
 cli.command(epilog="Example: vestnik token --account 100500 --ttl 600")(keys.token)
 cli.add_typer(gateways.group, name="gateway")
 cli.add_typer(accounts.group, name="import")
 cli.add_typer(templates.group, name="template")
+cli.add_typer(reports.group, name="report")
 cli.command(epilog="Example: vestnik smsc-simulator --port 2775 --receipt-delay 0.5")(farend.smsc_simulator)
 cli.command(epilog="Example: vestnik mailbox --port 2525")(farend.mailbox)
 

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import Response
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts import api as accounts
 from app.accounts import cabinet, consents_api, preference_bulk_api, quiet_api
@@ -21,11 +22,13 @@ from app.core.auth import Gatekeeper
 from app.core.config import Settings
 from app.core.db import Database
 from app.core.door import Service
+from app.core.key_limits import KeyLimits
 from app.core.limits import Limits
 from app.core.migrate import head, known_revisions
+from app.core.pulse import Pulse, see_workers
 from app.core.secrets import SecretBox
 from app.core.wakeups import Wakeups
-from app.desk import audience_count, contacts, erasure, event_view, explain, keys, preferences, preview_api, suppressions, test_send
+from app.desk import audience_count, audit_api, contacts, erasure, event_view, explain, keys, preferences, preview_api, suppressions, test_send
 from app.desk.preview import Previews
 from app.events import api as events
 from app.events.intake import Intake
@@ -45,7 +48,11 @@ from app.sending import budgets_api as budgets
 from app.sending.smtp.verp import Verp
 from app.tracking import api as receipts
 from app.tracking import bounces_api, inbound_api
+from app.tracking.reports import api as reports
+from app.tracking.reports import exports_api as report_exports
 from app.web import unsubscribe
+from app.webhooks import api as webhooks
+from app.webhooks import contract, told_api
 
 ROUTERS: tuple[APIRouter, ...] = (
     # First those that whole households wait for: they are looked through in this order.
@@ -81,11 +88,16 @@ ROUTERS: tuple[APIRouter, ...] = (
     receipts.router,
     inbound_api.router,
     bounces_api.router,
+    report_exports.router,
+    reports.router,
     suppressions.router,
     stops.router,
     caps_api.router,
     budgets.router,
     keys.router,
+    webhooks.router,
+    told_api.router,
+    audit_api.router,
     preference_bulk_api.router,
     preferences.router,
 )
@@ -99,26 +111,32 @@ def create_app(settings: Settings) -> FastAPI:
     catalogue_now = Catalogue()
     intake = Intake(database, catalogue_now, wakeups)
     limits = Limits(settings.redis_url, settings.database_url)
+    key_limits = KeyLimits(database, limits, settings.timezone)
     previews = Previews()
+    pulse = Pulse(database, settings.redis_url, see_workers, partial(see_types, Catalogue()), queues=True)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         intake.start()
+        pulse.start()
         yield
+        await pulse.stop()
         await intake.stop()
         await previews.close()
         await wakeups.close()
+        await key_limits.close()
         await limits.close()
         await database.close()
 
-    app = Service(title="Vestnik", version=version("vestnik"), lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = Service(title="Vestnik", version=version("vestnik"), lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, webhooks=contract.router)
     app.state.settings = settings
     app.state.cors = cors_of(settings)
-    app.state.express = {("POST", f"{http.API}/events"): (events.WRITES_EVENTS, partial(events.take, intake))}
+    app.state.express = {("POST", f"{http.API}/events"): (events.WRITES_EVENTS, partial(events.take, intake, key_limits))}
     app.state.database = database
     app.state.gatekeeper = Gatekeeper(settings, database)
     app.state.wakeups = wakeups
     app.state.limits = limits
+    app.state.key_limits = key_limits
     app.state.previews = previews
     app.state.verification = Verification(settings)
     app.state.catalogue = catalogue_now
@@ -137,6 +155,12 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
+async def see_types(catalogue: Catalogue, session: AsyncSession) -> None:
+    """What is counted of every type begins at zero, also of one that was made just now."""
+    await catalogue.refresh(session)
+    metrics.start_intake(catalogue.types)
+
+
 def cors_of(settings: Settings) -> dict[str, Any] | None:
     """What pages of other origins may do; nothing when none is configured."""
     if not settings.cors_origins:
@@ -145,7 +169,7 @@ def cors_of(settings: Settings) -> dict[str, Any] | None:
         "allow_origins": [origin.strip() for origin in settings.cors_origins.split(",")],
         "allow_methods": ["*"],
         "allow_headers": ["Authorization", "Content-Type", "If-Match"],
-        "expose_headers": ["ETag", "Retry-After", "X-Request-Id"],
+        "expose_headers": ["ETag", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "Retry-After", "X-Request-Id"],
     }
 
 

@@ -11,5 +11,7 @@ from app.notifications import models as notifications
 from app.rendering import models as rendering
 from app.sending import models as sending
 from app.tracking import models as tracking
+from app.tracking.reports import models as reports
+from app.webhooks import models as webhooks
 
-__all__ = ["accounts", "attachments", "catalogue", "core", "events", "forecasts", "gateways", "notifications", "rendering", "sending", "tracking"]
+__all__ = ["accounts", "attachments", "catalogue", "core", "events", "forecasts", "gateways", "notifications", "rendering", "reports", "sending", "tracking", "webhooks"]

@@ -5,7 +5,10 @@
     mail                     MailStation    every SMTP gateway: claim, send, settle
     smpp:<gateway>:<slot>    BindStation    one bind: claim, submit, settle, receipts
     scan                     ScanStation    forecasts: who will have to be told, asked of all accounts
+    reports                  ReportStation   reports that were asked for as files
     bounces                  BounceStation  mail that comes back, over LMTP or SMTP; only where VESTNIK_BOUNCE_LISTEN is set
+    webhooks                 WebhookStation  what happened, told to the billing
+    simulated                SimulatedStation what test keys send: answered here, and never sent
     cron                     SweepStation   held messages, leases, parked receipts, a look at the queues
 
 A queue is an arq worker whose one job, `wake`, pokes the station; `cron` has arq's cron beside it. The work itself is in PostgreSQL: a station looks
@@ -19,6 +22,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from importlib.metadata import version
 from typing import Any, Protocol, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -32,13 +36,16 @@ from app.accounts.preference_bulk import Bulk
 from app.accounts.unsubscribe import UnsubscribeLinks
 from app.catalogue.registry import Catalogue
 from app.core import metrics
+from app.core.audit_chain import Seal
 from app.core.config import Settings
 from app.core.db import Database
 from app.core.errors import ConfigurationError
 from app.core.ids import new_id
-from app.core.metrics_port import MetricsPort
+from app.core.metrics_port import MetricsPort, ProcessHealth
+from app.core.pulse import Pulse
 from app.core.secrets import SecretBox
-from app.core.wakeups import BOUNCES, CRON, MAIL, PLAN, SCAN, Wakeups, bind_queue, pack, redis_settings, unpack
+from app.core.wakeups import BOUNCES, CRON, MAIL, PLAN, REPORTS, SCAN, SIMULATIONS, WEBHOOKS, Wakeups, bind_queue, pack, redis_settings, unpack
+from app.core.watchdog import keep_watchdog
 from app.desk.appraise import Appraiser
 from app.forecasts.forget import OldScans
 from app.forecasts.station import ScanStation
@@ -57,7 +64,12 @@ from app.sending.trace_lines import Traces
 from app.tracking.bounce_intake import BounceStation
 from app.tracking.bounces import Bounces
 from app.tracking.match import record
+from app.tracking.reports.cells import Folding
+from app.tracking.reports.recount import Backfill
+from app.tracking.reports.station import ReportStation
+from app.tracking.simulated import SimulatedStation
 from app.tracking.sweeps import Sweeper
+from app.webhooks.station import WebhookStation
 
 log = structlog.get_logger()
 
@@ -67,6 +79,7 @@ IDLE = 2.0  # seconds between two looks round of the planner
 PACE, RESTS = 0.01, 2.0
 FOLLOW = 1.0  # seconds between two looks at the gateways
 ALIVE = 15.0  # seconds between two signs of life
+LONG_SILENT = 3 * ALIVE  # seconds after which a database that was not reached makes us unready
 UNDISTURBED = 15.0  # seconds without a tick of cron after which the sweeps run by themselves
 TURN = 3.0  # seconds after which a step that always finds more leaves the rest to the next sweep: others are to have their turn
 
@@ -135,8 +148,21 @@ class SweepStation:
         bulk: Bulk,
         replanning: Replanning,
         bounces: Bounces,
+        folding: Folding,
+        backfill: Backfill,
+        seal: Seal,
     ) -> None:
-        self._often = (sweeper.follow_up, holding.release, sweeper.match_parked, reminders.follow, one_time.blank, bulk.follow, replanning.follow)
+        self._often = (
+            sweeper.follow_up,
+            holding.release,
+            sweeper.match_parked,
+            reminders.follow,
+            one_time.blank,
+            bulk.follow,
+            replanning.follow,
+            seal.run,
+            folding.fold,
+        )
         self._seldom: tuple[Callable[[], Awaitable[Any]], ...] = (
             switch.follow,
             sweeper.end_leases,
@@ -153,6 +179,7 @@ class SweepStation:
             scans.forget,
             one_time.forget,
             sweeper.look,
+            backfill.follow,
         )
         self._ticked = time.monotonic()
         self._owed = False
@@ -200,6 +227,16 @@ class Office:
         self.stations: dict[str, Station] = {}
         self.wakeups = Wakeups(settings.redis_url, direct=self.poke)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.looked_at = time.monotonic()  # the database, with success
+
+    def health(self) -> ProcessHealth:
+        """A station that broke will not come back by itself. A database or an SMSC that is away will, and starting us again would not help."""
+        broken = sorted(queue for queue, task in self._tasks.items() if task.done() and not task.cancelled() and task.exception() is not None)
+        silent = time.monotonic() - self.looked_at
+        binds = {queue: station.health() for queue, station in self.stations.items() if isinstance(station, BindStation)}
+        bound = not binds or len(binds) < len(self.stations) or any(bind["state"] in ("bound", "throttled", "spare", "stopped") for bind in binds.values())
+        detail = {"queues": sorted(self.stations), "broken": broken, "database_seconds": round(silent, 1), "binds": binds}
+        return ProcessHealth(not broken, not broken and silent < LONG_SILENT and bound, detail)
 
     def poke(self, queue: str) -> bool:
         """Poke a station of this process; false when it is another's."""
@@ -228,9 +265,18 @@ class Office:
                 Bulk(self.database),
                 Replanning(self.database, self.settings),
                 Bounces(self.database),
+                Folding(self.database, self.settings.timezone),
+                Backfill(self.database, self.settings.timezone),
+                Seal(self.database),
             )
+        if queue == SIMULATIONS:
+            return SimulatedStation(self.database)
         if queue == SCAN:
             return ScanStation(self.database, self.settings, self.wakeups, Appraiser(self.settings))
+        if queue == REPORTS:
+            return ReportStation(self.database, self.settings.timezone)
+        if queue == WEBHOOKS:
+            return WebhookStation(self.database, self.settings, self.secrets)
         if queue == BOUNCES:
             if self.settings.bounce_endpoint is None:
                 raise ConfigurationError("VESTNIK_BOUNCE_LISTEN must be set: bounces are listened for there")
@@ -239,7 +285,7 @@ class Office:
         gateway, _, slot = rest.rpartition(":")
         if kind == "smpp" and gateway and slot.isdigit():
             return BindStation(self.database, self.secrets, gateway, int(slot), record, ZoneInfo(self.settings.timezone))
-        raise ConfigurationError(f"there is no queue {queue!r}: plan, mail, cron, scan, bounces, or smpp:<gateway>:<slot>")
+        raise ConfigurationError(f"there is no queue {queue!r}: plan, mail, cron, scan, simulated, reports, webhooks, bounces, or smpp:<gateway>:<slot>")
 
     def open(self, queue: str) -> None:
         self.stations[queue] = station = self.make(queue)
@@ -321,31 +367,37 @@ async def run_worker(settings: Settings, queues: list[str], metrics_port: int | 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     everything = not queues
-    metrics_server = MetricsPort(settings)
+    metrics_server, pulse = MetricsPort(settings, office.health), Pulse(office.database, settings.redis_url)
     try:
         port = await metrics_server.start(metrics_port)
-        await start_series(office)
-        for queue in queues or (PLAN, MAIL, CRON, SCAN, *((BOUNCES,) if settings.bounce_endpoint is not None else ())):
+        pulse.start()
+        await start_series(office, all_gateways=everything or CRON in queues)
+        for queue in queues or (PLAN, MAIL, CRON, SCAN, REPORTS, WEBHOOKS, SIMULATIONS, *((BOUNCES,) if settings.bounce_endpoint is not None else ())):
             office.open(queue)
         listener = asyncio.create_task(office.wakeups.listen(office.poke))
+        watchdog = asyncio.create_task(keep_watchdog(lambda: office.health().is_alive))
         await follow(office, stopping, everything=everything, queues=queues, port=port)
         listener.cancel()
-        await asyncio.gather(listener, return_exceptions=True)
         await office.shut(*office.stations)
+        watchdog.cancel()
+        await asyncio.gather(listener, watchdog, return_exceptions=True)
     finally:
+        await pulse.stop()
         await office.wakeups.close()
         await metrics_server.stop()
         await office.database.close()
     return 0
 
 
-async def start_series(office: Office) -> None:
-    """Known series begin at zero."""
+async def start_series(office: Office, *, all_gateways: bool) -> None:
+    """Known series begin at zero. Whoever has the wire of a gateway starts those of that one."""
+    metrics.BUILD.info({"version": version("vestnik")})
     catalogue = Catalogue()
     try:
         async with office.database.transaction() as session:
             await catalogue.refresh(session)
-            gateways = list((await session.execute(sa.text("SELECT name FROM gateway"))).scalars())
+            found = await session.execute(sa.text("SELECT name, kind FROM gateway WHERE :all"), {"all": all_gateways})
+            gateways = {row.name: row.kind for row in found}
     except Exception as error:
         log.warning("series_not_started", error=type(error).__name__)
         return
@@ -361,7 +413,7 @@ async def follow(office: Office, stopping: asyncio.Event, *, everything: bool, q
                 await follow_gateways(office)
             if time.monotonic() - said > ALIVE:
                 await say_alive(office, me, ",".join(queues) or "all", port)
-                said = time.monotonic()
+                said = office.looked_at = time.monotonic()
         except Exception as error:
             log.warning("database_away", error=type(error).__name__)
         if not everything and all(office.ended(queue) for queue in queues):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import cabinet, floors, forecasts, imports, letters, plan, pure, whole_path
+from benchmarks import cabinet, floors, forecasts, imports, letters, plan, pure, reports, whole_path
 from benchmarks.stack import Stack
 
 MESSAGES = int(os.environ.get("BENCH_MESSAGES", "20000"))
@@ -35,6 +35,7 @@ ALONE: dict[str, Callable[[int], dict[str, Any]]] = {
     "plan": plan.planning,
     "forecast_scans": forecasts.scans,
     "cabinet": cabinet.cabinet,
+    "reports": reports.reports,
 }
 OF_ACCOUNTS = {*imports.MEASURES, "forecast_planned", "forecast_scans", "cabinet"}
 

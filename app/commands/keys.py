@@ -7,7 +7,7 @@ import typer
 
 from app.commands.ground import BadInput, connected_settings, database, run
 
-group = typer.Typer(help="API keys: make, list and revoke them, and say where their test messages may go.")
+group = typer.Typer(help="API keys: make, list, rotate and revoke them, and say where their test messages may go.")
 
 SHOWN = "{:<10} {:<9} {:<24} {:<17} {:<17} {}"
 
@@ -23,19 +23,52 @@ class RoleName(StrEnum):
 def create(
     name: Annotated[str, typer.Option(help="what the key is for, shown in lists and in the audit")],
     role: Annotated[RoleName, typer.Option(help="what it may do")],
+    network: Annotated[list[str] | None, typer.Option(help="where it may be used, e.g. 10.1.0.0/16; may be repeated; anywhere without")] = None,
+    rate: Annotated[float | None, typer.Option(help="requests a second in the long run")] = None,
+    burst: Annotated[int | None, typer.Option(help="requests at once; a second's worth without")] = None,
+    quota: Annotated[int | None, typer.Option(help="events, or other requests, a day")] = None,
+    *,
+    test: Annotated[bool, typer.Option("--test", help="what it sends goes to the simulated gateway, and never out")] = False,
 ) -> None:
     """Make an API key and print it. It is shown this once: the database keeps its hash alone."""
     if not 0 < len(name.strip()) <= 100:
         raise BadInput("--name must have 1 to 100 characters")
 
     async def work() -> str:
-        from app.core.audit import record
-        from app.core.auth import create_key
+        from pydantic import ValidationError
 
+        from app.desk.keys import KeyIn, make
+
+        limits = {"allowed_networks": network or [], "rate_per_second": rate, "burst": burst, "daily_quota": quota}
+        try:
+            wanted = KeyIn.model_validate({"name": name, "role": role.value, "test": test, **limits})
+        except ValidationError as error:
+            fault = error.errors()[0]
+            raise BadInput(f"{'.'.join(map(str, fault['loc'])) or 'the key'}: {fault['msg']}") from None
         async with database(connected_settings()) as db, db.transaction() as session:
-            key, row = await create_key(session, name.strip(), role.value)
-            await record(session, "command line", "key.create", f"key:{row.id}", {"role": role.value})
+            key, _ = await make(session, "command line", wanted)
             return key
+
+    typer.echo(run(work()))
+
+
+@group.command(epilog="Example: vestnik key rotate Ab3dE6gH --overlap-hours 48")
+def rotate(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="the 8 characters of the key, as in `vestnik key list`")],
+    overlap_hours: Annotated[int, typer.Option(min=0, max=720, help="for how long the secret before is still taken")] = 24,
+) -> None:
+    """Give a key a new secret and print it. The key keeps its id, its contacts and its limits."""
+
+    async def work() -> str:
+        from app.core.errors import AppError
+        from app.desk.keys import rotate as give_new
+
+        try:
+            async with database(connected_settings()) as db, db.transaction() as session:
+                key, _ = await give_new(session, "command line", key_id, overlap_hours)
+                return key
+        except AppError as error:
+            raise BadInput(f"{key_id}: {error.detail}") from None
 
     typer.echo(run(work()))
 
@@ -56,6 +89,7 @@ def list_keys() -> None:
         for row in rows:
             state = "revoked" if row.revoked_at else "expired" if row.expires_at and row.expires_at <= now() else "valid"
             used = f"{row.last_used_at:%Y-%m-%d %H:%M}" if row.last_used_at else "-"
+            state += ", test" if row.test else ""
             typer.echo(SHOWN.format(row.id, row.role, row.name, f"{row.created_at:%Y-%m-%d %H:%M}", used, state))
 
     run(work())
@@ -66,17 +100,14 @@ def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", help="the 8 chara
     """Revoke a key: running servers refuse it within two seconds."""
 
     async def work() -> None:
-        from app.core.audit import record
-        from app.core.clock import now
-        from app.core.models import ApiKey
+        from app.desk.keys import KeyNotFound
+        from app.desk.keys import revoke as end
 
-        async with database(connected_settings()) as db, db.transaction() as session:
-            row = await session.get(ApiKey, key_id)
-            if row is None:
-                raise BadInput(f"there is no key {key_id}: see `vestnik key list`")
-            if row.revoked_at is None:
-                row.revoked_at = now()
-                await record(session, "command line", "key.revoke", f"key:{key_id}")
+        try:
+            async with database(connected_settings()) as db, db.transaction() as session:
+                await end(session, "command line", key_id)
+        except KeyNotFound:
+            raise BadInput(f"there is no key {key_id}: see `vestnik key list`") from None
 
     run(work())
     typer.echo(f"{key_id} is revoked")

@@ -11,7 +11,7 @@ from app.commands.ground import BadInput, Failed, connected_settings, run
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="port of the HTTP API (default: VESTNIK_HTTP_PORT, 8000)")]
 Host = Annotated[str | None, typer.Option(help="address that the HTTP API listens on (default: VESTNIK_HTTP_HOST, 127.0.0.1)")]
 
-QUEUE = re.compile(r"plan|mail|cron|scan|bounces|smpp:[^:\s]+:\d+")
+QUEUE = re.compile(r"plan|mail|cron|scan|reports|webhooks|bounces|smpp:[^:\s]+:\d+")
 
 # Longer than any request, shorter than the 30 s within which every process must be gone.
 DRAIN_SECONDS = 25
@@ -74,14 +74,14 @@ def serve(host: Host = None, port: Port = None) -> None:
 
 def worker(
     queue: Annotated[
-        list[str] | None, typer.Option(help="plan, mail, cron, scan, bounces or smpp:<gateway>:<slot>; may be repeated; without it, all of them")
+        list[str] | None, typer.Option(help="plan, mail, cron, scan, reports, webhooks, bounces or smpp:<gateway>:<slot>; may be repeated; without it, all of them")
     ] = None,
     metrics_port: Annotated[int | None, typer.Option(min=1, max=65535, help="serve Prometheus metrics on this port")] = None,
 ) -> None:
     """Run the workers of the given queues, or of all of them, in this process. SIGTERM drains it within 30 s."""
     for name in queue or []:
         if not QUEUE.fullmatch(name):
-            raise BadInput(f"--queue {name}: there is plan, mail, cron, scan, bounces and smpp:<gateway>:<slot>")
+            raise BadInput(f"--queue {name}: there is plan, mail, cron, scan, reports, webhooks, bounces and smpp:<gateway>:<slot>")
     settings = connected_settings()
 
     from app.core.logs import configure_logs

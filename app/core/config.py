@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     phone_region: str = Field(default="RU", pattern="^[A-Z]{2}$")
     retention_days_content: int = Field(default=30, ge=1)
     retention_days_record: int = Field(default=400, ge=1)
+    webhook_allow_private: str = ""
+    webhook_allow_http: Literal["on", "off"] = "off"
+    webhook_days: int = Field(default=14, ge=3, le=366)
 
     @classmethod
     def settings_customise_sources(
@@ -116,6 +119,12 @@ class Settings(BaseSettings):
     def _networks(cls, value: str) -> str:
         for part in value.split(","):
             ip_network(part.strip())
+        return value
+
+    @field_validator("webhook_allow_private")
+    @classmethod
+    def _private_networks(cls, value: str) -> str:
+        parse_networks(value)
         return value
 
     @field_validator("secret_keys")
@@ -185,8 +194,18 @@ class Settings(BaseSettings):
         return parse_endpoint(self.bounce_listen)
 
     @cached_property
+    def webhook_private_networks(self) -> list[IPv4Network | IPv6Network]:
+        """Networks that are not public, and that webhooks may go to all the same."""
+        return parse_networks(self.webhook_allow_private)
+
+    @cached_property
     def metrics_networks(self) -> list[IPv4Network | IPv6Network]:
         return [ip_network(part.strip()) for part in self.metrics_allow.split(",")]
+
+
+def parse_networks(text: str) -> list[IPv4Network | IPv6Network]:
+    """`10.1.0.0/16,192.168.7.5` as networks; none for nothing."""
+    return [ip_network(part.strip()) for part in text.split(",") if part.strip()]
 
 
 def parse_endpoint(text: str) -> tuple[str, int] | None:

@@ -1,7 +1,6 @@
 """PostgreSQL: one engine a process, short transactions, column kinds that every table shares."""
 
-import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
@@ -84,9 +83,9 @@ Executor = AsyncSession | AsyncConnection
 class Database:
     """The engine and its sessions. `async with db.transaction() as session:` commits at the end, rolls back on an error.
 
-    `pepper` is the key of the hashes that the audit keeps instead of personal values."""
+    `secret_keys` (the newest first) open the pepper of the hashes that the audit keeps instead of personal values."""
 
-    def __init__(self, url: str, *, pooler: str = "none", pool_size: int = 10, name: str = "vestnik", pepper: bytes = b"") -> None:
+    def __init__(self, url: str, *, pooler: str = "none", pool_size: int = 10, name: str = "vestnik", secret_keys: str = "") -> None:
         connect: dict[str, Any] = {"timeout": 10, "command_timeout": 120}
         if pooler == "transaction":
             # pgbouncer in transaction mode hands the next statement to another server: nothing prepared may be kept.
@@ -99,7 +98,7 @@ class Database:
         )
         # The same pool: each statement is a transaction of its own, without the two round trips of BEGIN and COMMIT.
         self._atomic = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, autoflush=False, info={"pepper": pepper})
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, autoflush=False, info={"secret_keys": secret_keys, "kept": {}})
 
     @asynccontextmanager
     async def transaction(self, *, isolation: str | None = None) -> AsyncIterator[AsyncSession]:
@@ -126,8 +125,8 @@ class Database:
     @classmethod
     def of(cls, settings: Settings, name: str = "vestnik", pool_size: int = 10) -> "Database":
         """The database of these settings."""
-        pepper = hashlib.sha256(b"audit:" + settings.secret_keys.get_secret_value().split(",")[-1].strip().encode()).digest()
-        return cls(settings.database_url, pooler=settings.database_pooler, name=name, pool_size=pool_size, pepper=pepper)
+        keys = settings.secret_keys.get_secret_value()
+        return cls(settings.database_url, pooler=settings.database_pooler, name=name, pool_size=pool_size, secret_keys=keys)
 
     async def close(self) -> None:
         await self.engine.dispose()
@@ -168,6 +167,7 @@ def sync_dsn(url: str) -> dict[str, Any]:
         "user": parsed.username,
         "password": parsed.password,
         "database": parsed.database,
+        "ssl": query.get("ssl"),
     }
 
 
@@ -184,13 +184,15 @@ def column_of(values: Sequence[Any]) -> list[Any]:
 class BulkInsert:
     """INSERT of many rows in one statement: a column is an array, `unnest` makes them rows again (15 times faster than VALUES of 500 rows).
 
-    `BulkInsert("receipt", id="uuid", raw="bytea").run(session, [(id, raw), ...])`; jsonb columns take JSON texts."""
+    `BulkInsert("receipt", id="uuid", raw="bytea").run(session, [(id, raw), ...])`; jsonb columns take JSON texts. `computed` columns are expressions over the
+    given ones, which are called `<table>_<column>` there."""
 
-    def __init__(self, table: str, *, conflict: str = "", returning: str = "", **columns: str) -> None:
+    def __init__(self, table: str, *, conflict: str = "", returning: str = "", computed: Mapping[str, str] | None = None, **columns: str) -> None:
         self._names = [f"{table}_{column}" for column in columns]
         arrays = ", ".join(f"CAST(:{name} AS {'text' if kind == 'jsonb' else kind}[])" for name, kind in zip(self._names, columns.values(), strict=True))
         values = ", ".join(f"CAST({name} AS jsonb)" if kind == "jsonb" else name for name, kind in zip(self._names, columns.values(), strict=True))
-        self.sql = f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} FROM unnest({arrays}) AS given({', '.join(self._names)}) {conflict} {returning}"
+        into, chosen = (", ".join((first, *more)) for first, more in ((", ".join(columns), computed or ()), (values, (computed or {}).values())))
+        self.sql = f"INSERT INTO {table} ({into}) SELECT {chosen} FROM unnest({arrays}) AS given({', '.join(self._names)}) {conflict} {returning}"
         self._statement = sa.text(self.sql)
 
     def arrays(self, rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:

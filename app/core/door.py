@@ -17,6 +17,7 @@ from app.core.auth import CABINET, Caller, RequiresScope
 from app.core.errors import AppError, Forbidden, Invalid, TooLarge, TooMany, Unauthorized
 from app.core.http import API, CONTRACT
 from app.core.ids import new_id
+from app.core.key_limits import RateHeaders
 from app.core.problems import problem, refusal_of
 
 BODY_LIMIT = 1 << 20
@@ -25,7 +26,7 @@ UPLOAD_LIMIT = (5 << 20) + (64 << 10)  # a file, and the form round it
 BATCH_TYPES = ("application/cloudevents-batch+json", "application/json")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 FAILURES_A_MINUTE = 200
-Express = Callable[[Mapping[str, str], bytes], Awaitable[Response]]
+Express = Callable[[Caller, Mapping[str, str], bytes], Awaitable[Response]]
 
 
 class Service(FastAPI):
@@ -42,7 +43,7 @@ class Service(FastAPI):
 class Door:
     """Pure ASGI: request id, measure, identity, size. What is refused here has had none of its body read.
 
-    `express` answers one busy operation, (method, path, scope) -> (headers, body) -> response, without routing and dependencies:
+    `express` answers one busy operation, (method, path, scope) -> (caller, headers, body) -> response, without routing and dependencies:
     those cost three times what the work itself does. It is the same function that the documented route calls."""
 
     def __init__(self, app: ASGIApp, express: Mapping[tuple[str, str], tuple[RequiresScope, Express]]) -> None:
@@ -58,19 +59,25 @@ class Door:
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if REQUEST_ID.fullmatch(given) else new_id().hex
         scope["request_id"], scope["caller"] = request_id, None
+        rates: RateHeaders = {}
         status = 500
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]
+                message["headers"] = [
+                    *message.get("headers", []),
+                    (b"x-request-id", request_id.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                    *rates.items(),
+                ]
             await send(message)
 
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
-            refusal = await self._refuse(scope, headers)
+            refusal = await self._refuse(scope, headers, rates)
             express = self._express.get((scope["method"], scope["path"]))
             if refusal is not None:
                 await problem(refusal, request_id)(scope, receive, answer)
@@ -88,11 +95,11 @@ class Door:
         try:
             guard.check(scope["caller"])
             body = await read_body(self._bounded(scope, headers, receive))
-            return await answer({name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}, body)
+            return await answer(scope["caller"], {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}, body)
         except Exception as error:
             return problem(refusal_of(error), scope["request_id"])
 
-    async def _refuse(self, scope: Scope, headers: dict[bytes, bytes]) -> AppError | None:
+    async def _refuse(self, scope: Scope, headers: dict[bytes, bytes], rates: RateHeaders) -> AppError | None:
         path: str = scope["path"]
         if "\0" in path or b"%00" in scope["query_string"]:
             return Invalid("A NUL character has no place in a path or a query.", code="nul_character")
@@ -103,6 +110,8 @@ class Door:
             cabinet = path == f"{API}/me" or path.startswith(f"{API}/me/")
             if cabinet != (CABINET in caller.scopes):
                 return Forbidden("A cabinet token reaches /me and nothing else; a key reaches the rest.", code="wrong_kind_of_caller")
+            if caller.allowance is not None:
+                await scope["app"].state.key_limits.admit(caller.allowance, rates)
         except Exception as error:  # a database that is away answers 503 here too: who asks is not known without it
             return refusal_of(error)
         length = headers.get(b"content-length")
@@ -117,7 +126,7 @@ class Door:
             raise TooMany("Too many failed attempts from this address: wait a minute.", headers={"Retry-After": "60"})
         authorization = headers.get(b"authorization")
         try:
-            return await scope["app"].state.gatekeeper.identify(authorization.decode("latin-1") if authorization else None)  # type: ignore[no-any-return]
+            return await scope["app"].state.gatekeeper.identify(authorization.decode("latin-1") if authorization else None, peer)  # type: ignore[no-any-return]
         except Unauthorized:
             if authorization:
                 fresh = time.monotonic() - minute >= 60

@@ -9,12 +9,16 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from app.core.auth import RequiresScope
-from app.core.errors import BadRequest, Invalid, WrongMediaType
+from app.core.errors import BadRequest, Forbidden, Invalid, WrongMediaType
 from app.core.limits import admit_write
 
 API = "/api/v1"
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 CONTRACT = f"{API}/openapi.json"
+
+
+# What a test key may do beside reading: what makes messages that are simulated, and what changes nothing.
+TESTS_MAY = frozenset({"post_events", "resend_message", "test_send_template", "preview_template", "count_template_audience"})
 
 
 class Guarded(APIRoute):
@@ -33,6 +37,8 @@ class Guarded(APIRoute):
                 caller = guard.check(request.scope["caller"])
                 if caller.account is not None and request.method not in READS:
                     await admit_write(request, caller)
+                if caller.test and request.method not in READS and self.operation_id not in TESTS_MAY:
+                    raise Forbidden("This is a test key: it reads, tells events, resends and sends tests, and changes nothing else.", code="test_key")
             if takes_json:
                 request._json = await strict_json(request)  # noqa: SLF001 - where Request.json() keeps what it has parsed
             return await handle(request)

@@ -27,7 +27,8 @@ REMEMBERED = 10_000  # buckets of one process, while Redis is away
 PATIENCE = 0.25  # seconds that a request waits for Redis
 SILENCE = 1.0  # seconds for which a Redis that failed is not asked again
 
-# Either every bucket has a token and gives it, or none gives any: who is refused has used nothing up. The answer: milliseconds to wait, 0 for yes.
+# Either every bucket has a token and gives it, or none gives any: who is refused has used nothing up. The answer: milliseconds to wait, 0 for yes,
+# and how many whole tokens are left in the emptiest.
 SPEND = """
 local moment = redis.call('TIME')
 local now = moment[1] * 1000 + math.floor(moment[2] / 1000)
@@ -44,13 +45,15 @@ for i, key in ipairs(KEYS) do
     end
 end
 if wait > 0 then
-    return wait
+    return {wait, 0}
 end
+local least = nil
 for i, key in ipairs(KEYS) do
     redis.call('HSET', key, 'left', tostring(left[i] - 1), 'at', tostring(now))
+    least = math.min(least or left[i], left[i])
     redis.call('PEXPIRE', key, math.ceil(tonumber(ARGV[2 * i - 1]) / tonumber(ARGV[2 * i])) + 1000)
 end
-return 0
+return {0, math.floor(least) - 1}
 """
 
 
@@ -87,14 +90,20 @@ class Limits:
 
     async def spend(self, asked: Sequence[Asked]) -> float:
         """A token of each bucket. How many seconds to wait until there is one in all of them; 0: they were given."""
+        return (await self.take(asked))[0]
+
+    async def take(self, asked: Sequence[Asked]) -> tuple[float, int]:
+        """The same, and how many there are left in the emptiest bucket."""
         keys = [self._key(rate, who) for rate, who in asked]
         rates = [rate for rate, _ in asked]
         if time.monotonic() >= self._silent_until:
             try:
-                return float(await asyncio.wait_for(self._ask_redis(keys, rates), PATIENCE)) / 1000
+                wait, left = await asyncio.wait_for(self._ask_redis(keys, rates), PATIENCE)
+                return wait / 1000, left
             except (*FAULTS, ValueError, TypeError) as error:
                 await self._lost(error)
-        return self._count_here(keys, rates, time.monotonic() * 1000) / 1000
+        wait, left = self._count_here(keys, rates, time.monotonic() * 1000)
+        return wait / 1000, left
 
     async def admit(self, asked: Sequence[Asked]) -> None:
         """TooMany, with the time to wait, when a bucket is empty."""
@@ -110,25 +119,26 @@ class Limits:
         # Redis keeps nobody's number and nobody's address.
         return f"vestnik:limit:{self._realm}:{rate.name}:{hashlib.sha256(who.encode()).hexdigest()[:24]}"
 
-    async def _ask_redis(self, keys: list[str], rates: list[Rate]) -> int:
+    async def _ask_redis(self, keys: list[str], rates: list[Rate]) -> tuple[float, int]:
         async with self._connecting:
             redis = self._redis = self._redis or await connect(self._url)
         values = [repr(value) for rate in rates for value in (rate.burst, rate.per_millisecond)]
-        return int(await cast("Awaitable[Any]", redis.eval(SPEND, len(keys), *keys, *values)))
+        wait, left = await cast("Awaitable[Any]", redis.eval(SPEND, len(keys), *keys, *values))
+        return float(wait), int(left)
 
-    def _count_here(self, keys: list[str], rates: list[Rate], now: float) -> float:
+    def _count_here(self, keys: list[str], rates: list[Rate], now: float) -> tuple[float, int]:
         left: list[float] = []
         for key, rate in zip(keys, rates, strict=True):
             tokens, at = self._own.get(key, (float(rate.burst), now))
             left.append(min(rate.burst, tokens + (now - at) * rate.per_millisecond))
         if wait := max((ceil((1 - tokens) / rate.per_millisecond) for tokens, rate in zip(left, rates, strict=True) if tokens < 1), default=0):
-            return wait
+            return wait, 0
         for key, tokens in zip(keys, left, strict=True):
             self._own[key] = (tokens - 1, now)
             self._own.move_to_end(key)
         while len(self._own) > REMEMBERED:
             self._own.popitem(last=False)
-        return 0
+        return 0, int(min(left, default=1)) - 1
 
     async def _lost(self, error: BaseException) -> None:
         self._silent_until = time.monotonic() + SILENCE

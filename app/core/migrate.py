@@ -13,6 +13,8 @@ from sqlalchemy import Connection
 from app.core.db import Database, sync_dsn
 
 ROOT = Path(__file__).resolve().parents[2]
+# Rather fail and be tried again than stand in the way of everything that waits behind our lock.
+LOCK_TIMEOUT = "10s"
 LOCK = 0x7665_7374  # "vest": one migration at a time over the whole cluster
 
 
@@ -42,8 +44,7 @@ async def migrate(url: str) -> None:
     try:
         await keeper.execute("SELECT pg_advisory_lock($1)", LOCK)
         async with database.engine.begin() as connection:
-            # Rather fail and be tried again than stand in the way of everything that waits behind our lock.
-            await connection.execute(sa.text("SET lock_timeout = '10s'"))
+            await connection.execute(sa.text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
             await connection.run_sync(_upgrade)
     finally:
         await keeper.close()

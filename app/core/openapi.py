@@ -43,7 +43,9 @@ PROBLEM = {"$ref": "#/components/responses/Problem"}
 
 def document(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI 3.1 document of this application."""
-    made = get_openapi(title=app.title, version=app.version, routes=app.routes, summary="Subscriber notifications of a telecom billing")
+    made = get_openapi(
+        title=app.title, version=app.version, routes=app.routes, summary="Subscriber notifications of a telecom billing", webhooks=app.webhooks.routes
+    )
     components = made.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
@@ -61,6 +63,9 @@ def document(app: FastAPI) -> dict[str, Any]:
     }
     for path, method, route in operations(app):
         _complete(made["paths"][path][method], path, method, route)
+    for item in made.get("webhooks", {}).values():
+        for told in item.values():
+            told["responses"].pop("422", None)  # what an endpoint of the billing answers is its own business
     return made
 
 

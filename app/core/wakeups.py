@@ -23,7 +23,9 @@ log = structlog.get_logger()
 CHANNEL = "vestnik:wake"
 BUCKET = 0.2  # seconds: the trailing edge
 PAUSE = 0.02  # seconds between two notices of one process
-PLAN, MAIL, CRON, SCAN, BOUNCES = "plan", "mail", "cron", "scan", "bounces"
+PLAN, MAIL, CRON, SCAN, BOUNCES, REPORTS = "plan", "mail", "cron", "scan", "bounces", "reports"
+SIMULATIONS = "simulated"
+WEBHOOKS = "webhooks"
 FAULTS = (RedisError, OSError, asyncio.TimeoutError)
 
 

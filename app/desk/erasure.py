@@ -16,6 +16,7 @@ from app.core.config import Settings
 from app.core.db import BulkInsert
 from app.core.http import Guarded
 from app.core.ids import new_id
+from app.core.peppers import hashed
 from app.notifications.states import State
 
 router = APIRouter(prefix="/accounts", tags=["accounts"], route_class=Guarded)
@@ -128,7 +129,7 @@ async def forget_spoken(session: AsyncSession, account: UUID) -> None:
     own = sorted({row.address for row in contacts})
     spoken = sorted(await session.scalars(SPOKEN, {"account": account, "own": own}))
     if spoken:
-        hashes = [audit.hashed(session, address) for address in spoken]
+        hashes = [await hashed(session, address) for address in spoken]
         await session.execute(HIDE, {"account": account, "own": own, "addresses": spoken, "hashes": hashes})
     numbers = [row.address for row in contacts if row.channel == "sms"]
     if numbers:

@@ -17,6 +17,7 @@ from app.core.errors import Conflict, NotFound
 from app.core.http import Guarded
 from app.core.page import Page, Paging, encode_cursor
 from app.core.wakeups import PLAN
+from app.events.intake import key_source
 from app.forecasts.tell import SOURCE
 
 router = APIRouter(prefix="/events", tags=["events"], route_class=Guarded)
@@ -107,12 +108,12 @@ async def list_events(
         conditions.append("e.type = :type")
         values["type"] = type
     if source is not None and id is not None:
-        conditions.append("e.id = (SELECT event_id FROM event_key WHERE source = :source AND external_id = :external_id)")
-        values |= {"source": source, "external_id": id}
+        conditions.append("e.id IN (SELECT event_id FROM event_key WHERE source = ANY(CAST(:sources AS text[])) AND external_id = :external_id)")
+        values |= {"sources": [source, key_source(source)], "external_id": id}
     elif source is not None or id is not None:
-        column, value = ("source", source) if source is not None else ("external_id", id)
-        conditions.append(f"e.id IN (SELECT event_id FROM event_key WHERE {column} = :key)")
-        values["key"] = value
+        column = "source" if source is not None else "external_id"
+        conditions.append(f"e.id IN (SELECT event_id FROM event_key WHERE {column} = ANY(CAST(:keys AS text[])))")
+        values["keys"] = [source, key_source(source)] if source is not None else [id]
     if (after := paging.key(UUID)) is not None:
         conditions.append("e.id < :after")
         values["after"] = after[0]

@@ -8,9 +8,10 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from app.core.auth import MayWriteEvents, RequiresScope
+from app.core.auth import Caller, MayWriteEvents, RequiresScope
 from app.core.errors import FieldError, Invalid
 from app.core.http import Guarded
+from app.core.key_limits import KeyLimits
 from app.events.cloudevents import BATCHED, PLAIN, STRUCTURED, read_request
 from app.events.intake import Intake, Rejected
 
@@ -74,25 +75,28 @@ async def post_events(request: Request, caller: MayWriteEvents) -> Response:
     """CloudEvents 1.0 in structured, batched or binary mode. The 202 comes after the commit: what it names is not lost any more.
 
     The same (source, id) again is a duplicate, also when two arrive at once. In a batch each event stands for itself."""
-    return await take(request.app.state.intake, request.headers, await request.body())
+    state = request.app.state
+    return await take(state.intake, state.key_limits, caller, request.headers, await request.body())
 
 
 WRITES_EVENTS = RequiresScope("events:write")
 
 
-async def take(intake: Intake, headers: Mapping[str, str], body: bytes) -> Response:
+async def take(intake: Intake, limits: KeyLimits, caller: Caller, headers: Mapping[str, str], body: bytes) -> Response:
     """The operation itself, with lower-case header names. The door calls it directly: it is asked a thousand times a second."""
     raws, batch = read_request(headers.get("content-type", ""), headers, body)
     if batch:
-        return await _batch(intake, raws)
-    answer = await intake.take_one(raws[0])
+        if caller.allowance is not None and len(raws) > 1:  # the request itself has been counted as one
+            await limits.charge(caller.allowance, len(raws) - 1)
+        return await _batch(intake, raws, test=caller.test)
+    answer = await intake.take_one(raws[0], test=caller.test)
     if isinstance(answer, Rejected):
         raise Invalid(answer.errors[0].detail, code=answer.code, errors=answer.errors)
     return _json({"event_id": str(answer.event_id), "duplicate": answer.duplicate}, 200 if answer.duplicate else 202)
 
 
-async def _batch(intake: Intake, raws: list[Any]) -> Response:
-    answers = await intake.take_batch(raws)
+async def _batch(intake: Intake, raws: list[Any], *, test: bool) -> Response:
+    answers = await intake.take_batch(raws, test=test)
     rejected = [(index, answer) for index, answer in enumerate(answers) if isinstance(answer, Rejected)]
     if rejected and len(rejected) == len(answers):
         faults = [FieldError(f"/{index}{fault.pointer}", fault.code, fault.detail) for index, answer in rejected[:100] for fault in answer.errors[:1]]

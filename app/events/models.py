@@ -33,6 +33,7 @@ class Event(SQLModel, table=True):
     account_id: UUID
     time: datetime = moment()
     data: dict[str, Any] = json_field()
+    test: bool = Field(default=False, sa_column_kwargs={"server_default": "false"})  # told by a test key: its messages are simulated
 
 
 class EventWaiting(SQLModel, table=True):

@@ -132,7 +132,7 @@ async def confirm_scan(scan_id: ScanId, request: Request, caller: MayRunForecast
     await shown(session, scan_id)
     if not await confirm(session, scan_id, caller.name):
         raise Conflict("This scan does not wait for a confirmation.", code="not_waiting")
-    await audit.record(session, caller, "scan.confirm", f"scan:{scan_id}")
+    await audit.record(session, caller, "scan.confirm", f"scan:{scan_id}", {"state": ["needs_confirmation", "confirmed"]})
     request.state.after_commit = [SCAN]
     return await shown(session, scan_id)
 
@@ -143,7 +143,7 @@ async def refuse_scan(scan_id: ScanId, caller: MayRunForecasts, session: Session
     await shown(session, scan_id)
     if not await refuse(session, scan_id, caller.name):
         raise Conflict("This scan does not wait for a confirmation.", code="not_waiting")
-    await audit.record(session, caller, "scan.refuse", f"scan:{scan_id}")
+    await audit.record(session, caller, "scan.refuse", f"scan:{scan_id}", {"state": ["needs_confirmation", "refused"]})
     return await shown(session, scan_id)
 
 

@@ -39,7 +39,7 @@ REMEMBERED = timedelta(days=33)
 # Dry runs come last and have longer: they render all that they find, and nobody waits for what they tell.
 TAKE = sa.text("""
 WITH t AS (
-    SELECT q.run_id, q.phase, q.n, r.kind, r.dry_run, r.created_at AS asked_at FROM scan_slice q JOIN scan_run r ON r.id = q.run_id AND r.state IN ('queued', 'running') AND r.phase = q.phase
+    SELECT q.run_id, q.phase, q.n, q.state AS was, r.kind, r.dry_run, r.created_at AS asked_at FROM scan_slice q JOIN scan_run r ON r.id = q.run_id AND r.state IN ('queued', 'running') AND r.phase = q.phase
     WHERE q.state = 'waiting' OR (q.state = 'running' AND q.lease_until < now() AND q.attempts < :tries)
     ORDER BY r.dry_run, q.run_id, q.n LIMIT 1 FOR UPDATE OF q SKIP LOCKED
 ), begun AS (
@@ -48,7 +48,7 @@ WITH t AS (
 UPDATE scan_slice s SET state = 'running', attempts = attempts + 1, lease_until = now() + CAST(:lease AS interval) * CASE WHEN t.dry_run THEN 5 ELSE 1 END
 FROM t WHERE s.run_id = t.run_id AND s.phase = t.phase AND s.n = t.n
 RETURNING s.run_id, t.kind, t.dry_run, s.phase, s.n, s.zones, s.as_of, s.first, s.last, s.attempts, s.candidates, s.created_at, t.asked_at,
-    set_config('synchronous_commit', 'off', true)
+    t.was = 'running' AS was_lost, set_config('synchronous_commit', 'off', true)
 """)
 # A slice that kills whoever takes it (its worker never comes to say so) is not handed on for ever.
 WORN_OUT = sa.text("""
@@ -183,7 +183,9 @@ class Scanner:
             row = (await session.execute(TAKE, {"lease": LEASE, "tries": TRIES})).first()
         if row is None:
             return await self._tidy()
-        piece, is_last = Slice(*row[:-1]), True
+        if row.was_lost:
+            metrics.SWEEPER_FOUND.labels("scan").inc()
+        piece, is_last = Slice(*row[:-2]), True
         try:
             is_last = await self._work(piece)
         except Exception as error:

@@ -5,6 +5,7 @@ import contextlib
 import datetime as dt
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -66,6 +67,12 @@ class ScanStation:
                 await asyncio.wait_for(self._poked.wait(), IDLE)
             self._poked.clear()
 
+    async def catch_up(self, moment: datetime) -> None:
+        """Ask for what was due at this moment and work it off, here and now: for whoever runs it instead of a station."""
+        await self._ask(moment)
+        while await self._scanner.step():
+            pass
+
     async def wanted(self, session: AsyncSession) -> tuple[Wanted, Alarm]:
         """The operator's settings of now."""
         await self._catalogue.refresh(session)
@@ -76,7 +83,7 @@ class ScanStation:
     def _settings_of_types(self) -> dict[str, Mapping[str, Any]]:
         return {code: rules.settings for code, rules in self._catalogue.types.items()}
 
-    async def _ask(self) -> list[UUID]:
+    async def _ask(self, moment: datetime | None = None) -> list[UUID]:
         """Is it the scan hour somewhere?"""
         if time.monotonic() - self._looked < LOOK:
             return []
@@ -85,9 +92,13 @@ class ScanStation:
             await self._catalogue.refresh(session)
             kinds = [kind for kind, code in TYPES.items() if (rules := self._catalogue.types.get(code)) is not None and rules.enabled]
             hour, upcoming_days = dt.time.fromisoformat(self._settings.scan_hour), wanted_from(self._settings_of_types()).upcoming_days
-            asked = await ask_for_due(session, kinds, hour, self._settings.timezone, now(), upcoming_days)
+            asked = await ask_for_due(session, kinds, hour, self._settings.timezone, moment or now(), upcoming_days)
             for row in (await session.execute(FINISHED)).all():
-                metrics.SCAN_SUCCESS.labels(row.kind).set(float(row.at))
+                if row.kind in kinds:  # a type that is switched off is not scanned for, and not missed
+                    metrics.SCAN_SUCCESS.labels(row.kind).set(float(row.at))
+                else:
+                    with contextlib.suppress(KeyError):
+                        metrics.SCAN_SUCCESS.remove(row.kind)
             slices = {(row.kind, row.state): row.slices for row in (await session.execute(AT_WORK)).all()}
         for kind in TYPES:
             for state in STATES:

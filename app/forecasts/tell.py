@@ -70,7 +70,7 @@ EPISODES = BulkInsert(
 )
 # A balance that is still to be looked at by itself (the planner and the sweep do that) ends its spells there: with the notice that all is well again.
 LOOKED_AT = f"""NOT EXISTS (SELECT FROM balance_moved b WHERE b.account_id = a.id) AND NOT EXISTS (
-    SELECT FROM event_waiting w JOIN event n ON n.id = w.event_id WHERE w.account_id = a.id AND n.source <> '{SOURCE}' AND n.data ? 'balance'
+    SELECT FROM event_waiting w JOIN event n ON n.id = w.event_id WHERE w.account_id = a.id AND n.source <> '{SOURCE}' AND NOT n.test AND n.data ? 'balance'
 )"""
 CLOSE_EXHAUSTION = whose(f"""
 UPDATE forecast_episode e SET is_open = false, changed_at = :now FROM account a

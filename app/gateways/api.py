@@ -208,7 +208,7 @@ async def delete_gateway(name: Name, caller: MayWriteGateways, session: SessionD
         raise Conflict("A route names it: take it out of PUT /routes first.", code="gateway_in_use")
     await session.delete(gateway)
     await session.execute(sa.text("DELETE FROM bind_slot WHERE gateway = :name AND until < now()"), {"name": name})
-    await audit.record(session, caller, "gateway.delete", f"gateway:{name}")
+    await audit.record(session, caller, "gateway.delete", f"gateway:{name}", {"kind": [gateway.kind, None], "enabled": [gateway.enabled, None]})
 
 
 @router.post("/{name}/pause", operation_id="pause_gateway", summary="Stop sending; the bind stays up and receipts are taken")
@@ -225,7 +225,7 @@ async def _set_paused(session: AsyncSession, caller: Caller, name: str, *, pause
     gateway = await existing(session, name, lock=True)
     if gateway.paused != paused:
         gateway.paused, gateway.updated_at = paused, now()
-        await audit.record(session, caller, "gateway.pause" if paused else "gateway.resume", f"gateway:{name}")
+        await audit.record(session, caller, "gateway.pause" if paused else "gateway.resume", f"gateway:{name}", {"paused": [not paused, paused]})
     return GatewayOut.model_validate(shown(gateway))
 
 

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
-from app.core.wakeups import MAIL, bind_queue
+from app.core.wakeups import MAIL, SIMULATIONS, bind_queue
 from app.sms.cutting import Cutting
 
 KINDS = {"sms": "smpp", "email": "smtp"}
@@ -38,7 +38,15 @@ class Road:
     @property
     def queues(self) -> list[str]:
         """Whom to wake when it has work."""
+        if self.kind == "simulated":
+            return [SIMULATIONS]
         return [MAIL] if self.kind == "smtp" else [bind_queue(self.name, slot) for slot in range(self.binds)]
+
+
+# The gateway of test keys, of both channels. It is in no table and has no settings, and no gateway can have this name (`gateways/api.NAME`). What is on
+# this road stays there: triggers on `message` and `outbox` refuse every other gateway.
+SIMULATED = "@simulated"
+SIMULATED_ROAD = Road(SIMULATED, "simulated")
 
 
 @dataclass(frozen=True, slots=True)

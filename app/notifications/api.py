@@ -26,7 +26,7 @@ from app.core.ids import first_id_at
 from app.core.page import Page, Paging, encode_cursor
 from app.gateways.operators import operators_of
 from app.gateways.roads import Roads
-from app.gateways.router import Road
+from app.gateways.router import SIMULATED, SIMULATED_ROAD, Road
 from app.notifications.audience import ORDINARY, URGENT, Around, Reached, Told, why_closed
 from app.notifications.ending import close
 from app.notifications.history import HistoryLine, history_of
@@ -169,7 +169,9 @@ async def cancel_message(message_id: UUID, caller: MayWriteMessages, session: Se
         if row.state == State.SENDING:
             raise Conflict("It is on the wire just now.", code="in_flight")
         raise Conflict(f"It is {row.state}: only a held or queued message can be cancelled.", code="not_waiting")
-    await audit.record(session, caller, "message.cancel", f"message:{message_id}")
+    account = (await session.execute(sa.text("SELECT account_id FROM message WHERE id = :id"), {"id": message_id})).scalar_one()
+    changes = {"account": str(account), "state": [row.state, State.CANCELLED.value]}
+    await audit.record(session, caller, "message.cancel", f"message:{message_id}", changes)
     return MessageOut.model_validate(out(await existing(session, message_id)))
 
 
@@ -183,7 +185,7 @@ async def resend_message(message_id: UUID, caller: MayWriteMessages, session: Se
         raise Conflict("It has not been sent yet.", code="not_sent_yet")
     if not old.address:
         raise Conflict("Its contents were erased.", code="erased")
-    if old.test:
+    if old.test and old.gateway != SIMULATED:
         raise Conflict("It was a test: send another one with POST /templates/{id}/test-send.", code="test_message")
     if old.type == VERIFICATION:
         raise Conflict("Its code is known to nobody any more: the subscriber asks for another one in his cabinet.", code="one_time_code")
@@ -222,7 +224,8 @@ async def resend_message(message_id: UUID, caller: MayWriteMessages, session: Se
         brand=old.brand,
         attachments=old.attachments,
     )
-    road = await road_of(session, old)
+    is_simulated = caller.test or old.gateway == SIMULATED
+    road = SIMULATED_ROAD if is_simulated else await road_of(session, old)
     rows = Rows()
     made = rows.message(
         event_id=old.event_id,
@@ -234,9 +237,10 @@ async def resend_message(message_id: UUID, caller: MayWriteMessages, session: Se
         now=moment,
         resend_of=message_id,
         stopped=(await Stops.look(session)).hold(old.type, road.name if road else None),
+        test=is_simulated,
     )
     await rows.write(session)
-    await audit.record(session, caller, "message.resend", f"message:{message_id}", {"message": str(made)})
+    await audit.record(session, caller, "message.resend", f"message:{message_id}", {"account": str(old.account_id), "message": str(made)})
     if road:
         request.state.after_commit = road.queues
     return MessageOut.model_validate(out(await existing(session, made)))

@@ -26,7 +26,7 @@ from app.core.ids import new_id
 from app.core.wakeups import Wakeups
 from app.gateways.operators import operators_of
 from app.gateways.roads import Roads
-from app.gateways.router import NO_ATTRIBUTES
+from app.gateways.router import NO_ATTRIBUTES, SIMULATED, SIMULATED_ROAD
 from app.notifications.audience import URGENT, Around, Reached, contact_refusal, why_closed
 from app.notifications.coalesce import News, news_of
 from app.notifications.delivery import FALLBACK, Cancel, Wait, spread_over
@@ -171,7 +171,7 @@ class Holding:
                     queued.append((row.id, row.gateway, row.parts, until[row.id]))
                     continue
                 attributes = orjson.loads(account.attributes_json) if router.asks_attributes else NO_ATTRIBUTES
-                road = router.choose(row.channel, row.type, row.address, row.account_id, attributes, operators.get(row.address))
+                road = SIMULATED_ROAD if row.gateway == SIMULATED else router.choose(row.channel, row.type, row.address, row.account_id, attributes, operators.get(row.address))
                 words = recut_for(road, self._words(row, account, moment, fresh.get(row.id), news.get(row.id)))
                 by = (road.name, road.route, road.sender, road.price) if road else (None, None, None, None)
                 written = (words.subject, words.text, words.html, words.locale, words.template_id, words.version, words.encoding, words.parts)

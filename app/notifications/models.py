@@ -68,6 +68,7 @@ class Message(SQLModel, table=True):
     leads: bool | None = None  # others may wait for what becomes of it; nothing: nobody does
     brand: str | None = Field(default=None, max_length=64)
     attachments: list[Any] | None = json_field(default=None)  # what is added to a letter when it is sent
+    operator: str | None = Field(default=None, max_length=200)  # whose number it was when the message was made, where the ranges say
     test: bool = Field(default=False, sa_column_kwargs={"server_default": "false"})  # made by an operator for himself: in no report
     updated_at: datetime = moment()
 

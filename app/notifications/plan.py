@@ -37,7 +37,7 @@ from app.forecasts.find import TYPES
 from app.forecasts.watch import EPISODES_OF, concerns
 from app.gateways.operators import operators_of
 from app.gateways.roads import ROADS, Roads
-from app.gateways.router import NO_ATTRIBUTES, Router
+from app.gateways.router import NO_ATTRIBUTES, SIMULATED_ROAD, Router
 from app.notifications.audience import Around, Reached, Skipped, Told, choose, skipped_decision
 from app.notifications.caps import CAPS, Counted, limits_in, weightiest_first
 from app.notifications.coalesce import Joined, Together, first_told
@@ -71,7 +71,7 @@ WITH due AS MATERIALIZED (
 ), taken AS (
     DELETE FROM event_waiting WHERE account_id = ANY(ARRAY(SELECT id FROM locked)) RETURNING event_id
 )
-SELECT e.id AS event_id, e.source AS event_source, e.type AS event_type, e.time AS event_time, CAST(e.data AS text) AS event_data,
+SELECT e.id AS event_id, e.test AS event_test, e.source AS event_source, e.type AS event_type, e.time AS event_time, CAST(e.data AS text) AS event_data,
        a.*
 FROM event e JOIN locked a ON a.id = e.account_id
 WHERE e.id = ANY(ARRAY(SELECT event_id FROM taken)) ORDER BY e.account_id, e.time, e.id
@@ -112,6 +112,7 @@ class Waiting:
     time: datetime
     data: dict[str, Any]
     account: Any  # the locked row
+    test: bool = False  # told by a test key: no road leads out, and nothing real is moved by it
 
 
 @dataclass(slots=True)
@@ -169,6 +170,7 @@ class Planner:
                 except Exception as error:
                     if is_away(error) or is_conflict(error):
                         raise
+                    metrics.PLAN_FAILURES.labels("planning_failed").inc()
                     log.error("planning_failed", event_id=str(event.id), type=event.type, exc_info=error)
                     aside = Rows()
                     aside.decide(event.id, event.account.id, event.type, [skipped_decision(event.type, Skipped(None, None, "planning_failed"))], clock())
@@ -197,7 +199,8 @@ class Planner:
         for event in doubles:
             rows.decide(event.id, event.account.id, event.type, [skipped_decision(event.type, Skipped(None, None, "duplicate"))], now)
         types, limits = self._catalogue.types, limits_in(seen.caps)
-        together, counted = await Together.of(session, events, types, contacts), await Counted.of(session, events, types, limits)
+        real = [event for event in events if not event.test]
+        together, counted = await Together.of(session, real, types, contacts), await Counted.of(session, real, types, limits)
         told: list[Waiting] = []
         for event in weightiest_first(events, types, counted.codes):
             if event.account.status == ERASED:
@@ -206,7 +209,7 @@ class Planner:
             elif self._decide_one(event, contacts[event.account.id], router, operators, stops, now, rows, tally, queues, together, counted):
                 told.append(event)
         # Not before it is sure that the newer one is told: one that is too much today, or has no words, takes nobody's place.
-        await supersede(session, [(event.account.id, event.type) for event in told if is_ours(event.type, event.source)], now)
+        await supersede(session, [(event.account.id, event.type) for event in told if not event.test and is_ours(event.type, event.source)], now)
         rows.beside += [together, counted]
         if gone:
             for statement in FORGET:
@@ -220,7 +223,7 @@ class Planner:
         more serious one leaves nothing to say: one that somebody is told, not one that he has refused."""
         told: dict[UUID, Moved] = {}
         for event in events:
-            if event.data.get("balance") is not None and tells_balance(event) and self._is_concerned(event.account):
+            if not event.test and event.data.get("balance") is not None and tells_balance(event) and self._is_concerned(event.account):
                 moved = told.setdefault(event.account.id, Moved(event.account))
                 moved.balances.append((event.time, Decimal(event.data["balance"])))
                 if event.type == "payment.received":
@@ -277,9 +280,13 @@ class Planner:
         first: datetime | None = None  # when the first message of this event is to go
         choices = choose(rules, account.status, contacts, event.time, around)
         course, too_much = course_of(rules, choices, around), counted.refusal(account.id, rules, first_told(rules, event.source, choices, around), around.zone)
+        if event.test:
+            too_much = None
         for chosen in choices:
             choice = chosen if isinstance(chosen, Skipped) else course.turn(chosen)
-            if isinstance(choice, Told):
+            if isinstance(choice, Told) and event.test:  # no cap counts it, and it is put together with nothing
+                choice = replace(choice, coalesce_key=None)
+            elif isinstance(choice, Told):
                 placed = together.place(event.id, event.source, rules, choice, around, course.after)
                 if isinstance(placed, Joined):  # what waits goes in any case: it is not one more
                     decisions.append(placed.decision(event.type))
@@ -297,10 +304,11 @@ class Planner:
                 decisions.append(skipped_decision(event.type, Skipped(contact.channel, contact.id, "no_template")))
                 continue
             except RenderFailed as error:
+                metrics.PLAN_FAILURES.labels("render_failed").inc()
                 log.warning("render_failed", type=event.type, channel=contact.channel, detail=str(error), event_id=str(event.id))
                 decisions.append(skipped_decision(event.type, Skipped(contact.channel, contact.id, "render_failed")))
                 continue
-            road = router.choose(contact.channel, event.type, contact.address, account.id, attributes, operators.get(contact.address))
+            road = SIMULATED_ROAD if event.test else router.choose(contact.channel, event.type, contact.address, account.id, attributes, operators.get(contact.address))
             name = road.name if road else None
             words = cut_for(road, words)
             stopped = stops.hold(event.type, name)
@@ -319,8 +327,10 @@ class Planner:
                 stopped=stopped,
                 leads=course.leads,
                 after=course.after,
+                test=event.test,
             )
-            together.lead(message_id, told)
+            if not event.test:
+                together.lead(message_id, told)
             course.made(message_id, told.not_before)
             first = told.not_before if first is None else min(first, told.not_before)
             held = choice.waits or ("stopped" if stopped else None)
@@ -343,7 +353,7 @@ class Planner:
             tally[contact.channel, name or "none", event.type, State.HELD if held else State.QUEUED] += 1
             if road and not held:
                 queues.update(road.queues)
-        if first is not None:
+        if first is not None and not event.test:
             counted.add(event.id, account.id, rules, first, around.zone)
         rows.decide(event.id, event.account.id, event.type, decisions, now)
         return first is not None
@@ -357,7 +367,7 @@ def tells_balance(event: Waiting) -> bool:
 async def take(session: AsyncSession, batch: int) -> list[Waiting]:
     """The oldest waiting events, and with them all others of their accounts, which are locked until the end of the transaction."""
     rows: list[Any] = list((await session.execute(TAKE, {"batch": batch})).all())
-    return [Waiting(row.event_id, row.event_source, row.event_type, row.event_time, orjson.loads(row.event_data), row) for row in rows]
+    return [Waiting(row.event_id, row.event_source, row.event_type, row.event_time, orjson.loads(row.event_data), row, row.event_test) for row in rows]
 
 
 def addresses_in(contacts: dict[UUID, list[Reached]]) -> list[str]:

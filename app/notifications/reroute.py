@@ -23,7 +23,7 @@ from app.core.ids import new_id
 from app.core.wakeups import Wakeups
 from app.gateways.operators import operators_of
 from app.gateways.roads import Roads
-from app.gateways.router import NO_ATTRIBUTES, Choice, Rank, Road, Router
+from app.gateways.router import NO_ATTRIBUTES, SIMULATED, Choice, Rank, Road, Router
 from app.notifications.rows import CHANGES, cut
 from app.notifications.states import State
 from app.notifications.stops import UNSTOPPED, Stops
@@ -173,6 +173,8 @@ class Rerouting:
 
 def is_to_leave(router: Router, name: str | None) -> bool:
     """Whether what is queued there should look for another gateway."""
+    if name == SIMULATED:
+        return False
     standing = router.standing(name) if name is not None else None
     if name is None or standing is None:
         return True

@@ -8,7 +8,8 @@
       `---------`-> cancelled | expired  nobody needs it any more | too late to be of use
 
 A message that waits `queued` for the one second try after a silence (`resend_once`) is in doubt as well: an answer or a receipt for its first try ends
-it as they would end an `unknown` one, and when its time is over, or when it is cancelled, it is `unknown`.
+it as they would end an `unknown` one, and when its time is over, or when it is cancelled, it is `unknown`. So is everything that may have gone before a
+restore of the database (app/desk/after_restore.py).
 
 `held`, `queued` and `sending` live in the outbox (a row there is a message that is still ours to send); the others live on the message.
 """

@@ -27,7 +27,7 @@ WITH told AS (
 )
 SELECT t.message_id, t.event_id, EXISTS (
     SELECT FROM event n JOIN unnest(CAST(:types AS text[]), CAST(:undone_by AS text[])) AS u(type, undone_by) ON u.undone_by = n.type
-    WHERE n.account_id = e.account_id AND n.id >= :since AND u.type = e.type AND (n.time, n.id) > (e.time, e.id)
+    WHERE n.account_id = e.account_id AND n.test = e.test AND n.id >= :since AND u.type = e.type AND (n.time, n.id) > (e.time, e.id)
       AND (e.type = 'tariff.changed' OR n.data #>> '{service,code}' = e.data #>> '{service,code}')
 ) AS is_undone
 FROM told t JOIN event e ON e.id = t.event_id

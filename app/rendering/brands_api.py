@@ -85,7 +85,7 @@ async def delete_brand(name: NamePath, session: SessionDep, caller: MayWriteTemp
     if (await session.execute(WAITING, {"name": name})).scalar():
         raise Conflict("Messages in its name wait to be sent: take its `match` away first, and wait until they are gone.", code="brand_in_use")
     await session.delete(row)
-    await audit.record(session, caller, "brand.delete", f"brand:{name}")
+    await audit.record(session, caller, "brand.delete", f"brand:{name}", {key: [value, None] for key, value in row.settings.items()})
 
 
 async def check(session: AsyncSession, name: str, given: BrandSettings) -> None:

@@ -1,6 +1,7 @@
 """/layouts: what stands around the words of letters. The one that is called `default` is there from the start; another one may be put in its place."""
 
 import asyncio
+import hashlib
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Self
@@ -112,8 +113,9 @@ async def put_layout(
     else:
         require_match(if_match, row.revision)
         if (row.html, row.mjml) != (given.html, given.mjml):
+            before = told(row)
             row.html, row.mjml, row.revision, row.updated_at, row.updated_by = given.html, given.mjml, row.revision + 1, now(), caller.name
-            await audit.record(session, caller, "layout.update", f"layout:{name}", told(given))
+            await audit.record(session, caller, "layout.update", f"layout:{name}", {key: [before[key], value] for key, value in told(given).items()})
     response.status_code = 201 if is_new else 200
     response.headers["ETag"] = etag(row.revision)
     return shown(row)
@@ -131,7 +133,7 @@ async def delete_layout(name: NamePath, session: SessionDep, caller: MayWriteTem
     if name != DEFAULT and (await session.execute(USED, {"name": name})).scalar():
         raise Conflict("A version of a template or a brand names it.", code="layout_in_use")
     await session.delete(row)
-    await audit.record(session, caller, "layout.delete", f"layout:{name}")
+    await audit.record(session, caller, "layout.delete", f"layout:{name}", {key: [value, None] for key, value in told(row).items()})
 
 
 def faults_of(layout: Layout, layouts: Mapping[str, Layout], sent: list[tuple[Any, ...]]) -> Iterator[FieldError]:
@@ -174,8 +176,11 @@ def _unwritable(source: str, values: dict[str, Any], locale: str) -> RenderFaile
     return None
 
 
-def told(given: LayoutIn) -> dict[str, Any]:
-    return {"kind": "mjml" if given.mjml is not None else "html", "characters": len(given.mjml or given.html or "")}
+def told(given: LayoutIn | EmailLayout) -> dict[str, Any]:
+    """What the audit keeps of it: enough to tell one from another, and to recognise a known one."""
+    source = given.mjml if given.mjml is not None else given.html or ""
+    digest = hashlib.sha256(source.encode()).hexdigest()
+    return {"kind": "mjml" if given.mjml is not None else "html", "characters": len(source), "sha256": digest}
 
 
 def shown(row: EmailLayout) -> LayoutOut:

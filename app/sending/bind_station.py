@@ -59,6 +59,12 @@ class BindStation:
     def stop(self) -> None:
         self._stopping.set()
 
+    def health(self) -> dict[str, Any]:
+        """The state of the bind, and for how many seconds the slot is surely ours; `spare` while another process has it."""
+        if self._lane is None or self._slot is None:
+            return {"state": "spare"}
+        return {"state": str(self._lane.wire.status.state), "lease_seconds": round(max(0.0, self._slot.until - time.monotonic()), 1)}
+
     async def run(self) -> None:
         while not self._stopping.is_set():
             try:
@@ -76,6 +82,7 @@ class BindStation:
     async def _serve(self, gateway: Gateway, slot: Slot) -> None:
         """Bind and send until the gateway changes, the slot is lost, or the end is asked for."""
         self._paused = gateway.paused
+        metrics.start_gateway(self._gateway, "smpp", self._catalogue.types, wire=True)
         lane = self._lane = self._open(gateway, slot)
         self._traced_until = None
         self._trace_as_wanted(gateway, lane)
@@ -87,6 +94,7 @@ class BindStation:
             self._lane = None
             await self._trace.close()
             metrics.BIND_UP.labels(self._gateway, str(self._number)).set(0)
+            metrics.BIND_BLACKOUT.labels(self._gateway, str(self._number)).set(0)
             with contextlib.suppress(Exception):
                 await slot.give_up(self._database, self._said(lane))
 
@@ -158,6 +166,7 @@ class BindStation:
         if self._health is not None:
             self._health.moved(status.state)
         metrics.BIND_UP.labels(self._gateway, str(self._number)).set(status.state in ("bound", "throttled"))
+        metrics.BIND_BLACKOUT.labels(self._gateway, str(self._number)).set(is_blackout(status))
         if status.state == "throttled":
             metrics.THROTTLED.labels(self._gateway).inc()
         self._changed.set()
@@ -200,6 +209,11 @@ class BindStation:
 
 def is_wanted(gateway: Gateway | None, slot: int) -> bool:
     return gateway is not None and gateway.enabled and gateway.kind == "smpp" and slot < int(gateway.settings.get("binds", 1))
+
+
+def is_blackout(status: BindStatus) -> bool:
+    """Whether it is down because its profile says so for these hours."""
+    return status.state == "stopped" and status.last_error is not None and status.last_error.detail.startswith("blackout until ")
 
 
 def status_json(status: BindStatus) -> dict[str, Any]:

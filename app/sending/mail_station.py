@@ -1,6 +1,7 @@
 """The mail station: what a worker runs for `mail`. It serves every SMTP gateway, and takes over a changed one by itself."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -11,6 +12,7 @@ import structlog
 
 from app.accounts.unsubscribe import UnsubscribeLinks
 from app.catalogue.registry import Catalogue
+from app.core import metrics
 from app.core.db import Database
 from app.core.secrets import SecretBox
 from app.gateways.models import Gateway
@@ -58,6 +60,7 @@ class MailStation:
                 try:
                     await self._follow()
                     await self._renew()
+                    self._show()
                 except Exception as error:
                     log.error("mail_station", exc_info=error)
                 await pause(self._stopping, WATCH)
@@ -84,12 +87,23 @@ class MailStation:
         await self._close(stale, 10.0)
         for name, gateway in wanted.items():
             if name not in self._lanes:
+                metrics.start_gateway(name, "smtp", self._catalogue.types, wire=True)
                 lane = self._open(gateway)
                 lane.start()
                 self._lanes[name] = (gateway.revision, lane)
 
     async def _close(self, names: Sequence[str], grace: float) -> None:
         await asyncio.gather(*(self._lanes.pop(name)[1].stop(grace) for name in names))
+        for name in names:  # a gateway that is gone or disabled is not down
+            for gauge in (metrics.SMTP_UP, metrics.SMTP_CONNECTIONS):
+                with contextlib.suppress(KeyError):
+                    gauge.remove(name)
+
+    def _show(self) -> None:
+        for name, (_, lane) in self._lanes.items():
+            status = lane.wire.status
+            metrics.SMTP_UP.labels(name).set(status.state == "bound")
+            metrics.SMTP_CONNECTIONS.labels(name).set(getattr(status, "connections", 0))
 
     def _refusal(self, claimed: Claimed) -> str | None:
         """The link that refuses the type of this message; none for what nobody can refuse."""

@@ -46,6 +46,17 @@ class JointReference(SQLModel, table=True):
     at: datetime = moment()
 
 
+class SimulatedReceipt(SQLModel, table=True):
+    """What the simulated gateway has still to say about a message that it took."""
+
+    __tablename__ = "simulated_receipt"
+
+    message_id: UUID
+    gateway_message_id: str = Field(primary_key=True, max_length=64)
+    due_at: datetime = moment(index=True)
+    says: str = Field(max_length=16)
+
+
 class Usage(SQLModel, table=True):
     """What a budget has spent on one day: parts claimed and not given back, and what they cost."""
 

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from app.core import audit
 from app.core.auth import MayReadMessages, MayWriteMessages
 from app.core.db import SessionDep
 from app.core.errors import BadRequest, NotFound, WrongMediaType
@@ -83,6 +84,10 @@ async def take_bounce(
     bounce = await take(request.app.state.database, request.app.state.verp, raw, envelope, by=caller)
     if not bounce.is_new:
         response.status_code = 200
+    else:
+        async with request.app.state.database.transaction() as session:
+            message = str(bounce.message_id) if bounce.message_id is not None else None
+            await audit.record(session, caller, "bounce.report", f"bounce:{bounce.id}", {"kind": bounce.kind, "message": message})
     return TakenBounceOut.of(bounce)
 
 

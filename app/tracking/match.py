@@ -32,7 +32,7 @@ RECEIPT_DAYS = 7
 # A repeated receipt belongs to the newest one, although that is final by now. A destination of 0 is one that was erased, and anybody's.
 # Parts that were all given the same id, and those of which one receipt speaks for all (`one_receipt`), count as one.
 HOME = """
-SELECT s.message_id, s.part, s.destination = 0 AS erased,
+SELECT s.message_id, s.part, s.at, s.destination = 0 AS erased,
        CASE WHEN s.parts = 1 OR :one_receipt THEN 1
             WHEN count(*) OVER () > 1 AND s.parts = (
                 SELECT count(*) FROM submission x WHERE x.message_id = s.message_id AND x.n = s.n AND x.gateway_message_id = s.gateway_message_id
@@ -55,7 +55,7 @@ WITH given AS MATERIALIZED (
                          CAST(:references AS int[]), CAST(:raws AS bytea[]))
         AS g(id, gateway_message_id, readable, stat, state, reason, error, destination, reference, raw)
 ), homes AS MATERIALIZED (
-    SELECT g.*, s.message_id, s.part, s.parts, s.erased FROM given g LEFT JOIN LATERAL ({HOME.format(readable="g.readable AND")}) s ON true
+    SELECT g.*, s.message_id, s.part, s.at AS sent_at, s.parts, s.erased FROM given g LEFT JOIN LATERAL ({HOME.format(readable="g.readable AND")}) s ON true
 ), stored AS (
     INSERT INTO receipt (id, at, gateway, receipt_group, gateway_message_id, destination, reference, message_id, part, status, stat, state, reason, error, raw)
     SELECT id, :now, :gateway, :receipt_group, gateway_message_id, CASE WHEN erased THEN NULL ELSE destination END, reference, message_id, part,
@@ -68,10 +68,10 @@ WITH given AS MATERIALIZED (
     RETURNING id, channel, coalesce(gateway, 'none') AS gateway, type
 )
 SELECT h.message_id, h.part, h.parts, h.state, h.reason, CAST(NULL AS uuid) AS parked,
-       coalesce(s.status, 'duplicate') AS result, d.channel, d.gateway, d.type
+       h.sent_at, coalesce(s.status, 'duplicate') AS result, d.channel, d.gateway, d.type
 FROM homes h LEFT JOIN stored s ON s.id = h.id LEFT JOIN delivered d ON d.id = h.message_id
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, p.id, 'parked', NULL, NULL, NULL FROM receipt p
+SELECT NULL, NULL, NULL, NULL, NULL, p.id, NULL, 'parked', NULL, NULL, NULL FROM receipt p
 WHERE p.status = 'parked' AND p.receipt_group = :receipt_group AND p.gateway_message_id = ANY(CAST(:settled AS text[]))
 """)
 MATCH = sa.text(f"""
@@ -125,7 +125,7 @@ async def record(session: Executor, policy: Policy, receipts: Sequence[WireRecei
         await take_in(session, policy, inbound, moment)
         receipts = [receipt for receipt in receipts if not is_inbound(receipt)]
     rows = (await session.execute(RECEIVE, received(policy, receipts, settled_ids, moment))).all()
-    count(policy.gateway, receipts, rows)
+    count(policy.gateway, receipts, rows, moment)
     parked = [row.parked for row in rows if row.parked is not None]
     matched = [row for row in rows if row.message_id is not None]
     news = [News(Home(row.message_id, row.part, row.parts), row.state, row.reason) for row in matched if row.parts > 1 or row.state != State.DELIVERED]
@@ -168,11 +168,14 @@ def is_readable(receipt: WireReceipt) -> bool:
     return receipt.kind == "receipt" and not receipt.is_poison
 
 
-def count(gateway: str, receipts: Sequence[WireReceipt], rows: Sequence[Any]) -> None:
+def count(gateway: str, receipts: Sequence[WireReceipt], rows: Sequence[Any], moment: datetime) -> None:
     for result, number in Counter(row.result for row in rows if row.parked is None).items():
         metrics.RECEIPTS.labels(gateway, result).inc(number)
     for labels, number in Counter((row.channel, row.gateway, row.type) for row in rows if row.channel is not None).items():
         metrics.MESSAGES.labels(*labels, State.DELIVERED.value).inc(number)
+    for row in rows:
+        if row.channel is not None:  # this receipt has made it delivered
+            metrics.DELIVERY_SECONDS.labels(row.gateway).observe(max(0.0, (moment - row.sent_at).total_seconds()))
     if strange := sum(not receipt.is_known_word for receipt in receipts):
         metrics.RECEIPTS.labels(gateway, "unknown_word").inc(strange)
 

@@ -1,6 +1,7 @@
 """Sweeps: what no event will ever come for. Leases that ended, receipts that waited, processes that are gone; and a look at the queues."""
 
 import dataclasses
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -34,6 +35,8 @@ log = structlog.get_logger()
 
 BATCH = 500
 PARKED_BATCH = 2000
+QUICK = 0.25  # seconds that a count may take and still be made at every look
+SHARE = 20  # a count that takes longer than that takes one part in so many of the time
 PARKED_FOR = timedelta(minutes=10)
 NOTHING = UUID(int=0)
 SENT_AGAIN = {"email": "sent again with the same Message-ID", "sms": ONCE_MORE_DETAIL}
@@ -60,12 +63,16 @@ DEPTHS = sa.text("""
 SELECT coalesce(gateway, 'none') AS gateway, state, count(*) AS number, max(extract(epoch FROM now() - not_before)) FILTER (WHERE state = 'queued' AND not_before <= now()) AS oldest
 FROM outbox GROUP BY 1, 2
 """)
-GATEWAYS = sa.text("SELECT name FROM gateway")
+GATEWAYS = sa.text("SELECT name, kind, enabled, coalesce(CAST(settings ->> 'binds' AS int), 1) AS binds FROM gateway")
 DUE = sa.text("""
 SELECT g.name, g.kind, coalesce(CAST(g.settings ->> 'binds' AS int), 1) AS binds FROM gateway g WHERE g.enabled AND NOT g.paused
 AND EXISTS (SELECT FROM outbox o WHERE o.gateway = g.name AND o.state = 'queued' AND o.not_before <= now())
 """)
-WAITING = sa.text("SELECT EXISTS (SELECT FROM event_waiting)")
+# As many as are of interest: an import of millions is not to be counted every five seconds.
+WAITING = sa.text("""
+SELECT (SELECT count(*) FROM (SELECT FROM event_waiting LIMIT 100000) AS bounded) AS number,
+       (SELECT event_id FROM event_waiting ORDER BY event_id LIMIT 1) AS oldest
+""")
 GONE = sa.text("DELETE FROM worker_process WHERE seen_at < now() - interval '1 hour'")
 
 
@@ -75,6 +82,9 @@ class Sweeper:
     def __init__(self, database: Database, wakeups: Wakeups) -> None:
         self._database, self._wakeups = database, wakeups
         self._shown: set[tuple[str, str]] = set()
+        self._begun: set[str] = set()
+        self._wanted: set[str] = set()
+        self._count_again = 0.0  # monotonic
         self._rules, self._catalogue = GatewayRules(), Catalogue()
         self._silence, self._following = Silence(database, self._rules), Following(database)
         self._looked_at = NOTHING  # the parked receipts up to this one
@@ -97,6 +107,8 @@ class Sweeper:
             await CHANGES.run(session, changes)
             if tried_twice := [row.message_id for row in doubt if row.resent and row.channel == "sms"]:
                 await revisit(session, tried_twice, moment)
+        for row in rows:
+            metrics.SWEEPER_FOUND.labels("mail" if row.channel == "email" else "smpp").inc()
         for row in doubt:
             metrics.MESSAGES.labels(row.channel, row.gateway or "none", row.type, State.UNKNOWN.value).inc()
         log.warning("leases_ended", unknown=len(doubt), sent_again=len(again))
@@ -157,11 +169,44 @@ class Sweeper:
     async def look(self) -> None:
         """Show how deep the queues are, and wake whoever has work and has not heard of it."""
         async with self._database.transaction() as session:
-            depths = (await session.execute(DEPTHS)).all()
-            names = (await session.execute(GATEWAYS)).scalars().all()
+            depths = await self._depths(session)
+            gateways = (await session.execute(GATEWAYS)).all()
             due = (await session.execute(DUE)).all()
-            waiting = (await session.execute(WAITING)).scalar()
+            waiting = (await session.execute(WAITING)).one()
             await session.execute(GONE)
+            await self._begin(session, gateways)
+        metrics.EVENTS_WAITING.set(waiting.number)
+        metrics.EVENTS_OLDEST.set(age(waiting.oldest) if waiting.oldest is not None else 0)
+        if depths is not None:
+            self._show(depths, [row.name for row in gateways])
+        queues = {MAIL for row in due if row.kind == "smtp"} | {bind_queue(row.name, slot) for row in due if row.kind == "smpp" for slot in range(row.binds)}
+        self._wakeups.wake(*queues, *([PLAN] if waiting.number else []))
+
+    async def _depths(self, session: AsyncSession) -> Sequence[Any] | None:
+        """How deep the queues are. Counting a very deep one takes its time: then it is done more seldom, and takes a twentieth of the time at most."""
+        began = time.monotonic()
+        if began < self._count_again:
+            return None
+        depths = (await session.execute(DEPTHS)).all()
+        took = time.monotonic() - began
+        self._count_again = time.monotonic() + (SHARE * took if took > QUICK else 0)
+        return depths
+
+    async def _begin(self, session: AsyncSession, gateways: Sequence[Any]) -> None:
+        """The series of every gateway, also of one that was made just now; how many binds each is to have."""
+        if new := [row for row in gateways if row.name not in self._begun]:
+            await self._catalogue.refresh(session)
+            for row in new:
+                metrics.start_gateway(row.name, row.kind, self._catalogue.types)
+                self._begun.add(row.name)
+        wanted = {row.name: row.binds for row in gateways if row.kind == "smpp" and row.enabled}
+        for name in self._wanted - wanted.keys():
+            metrics.BINDS_WANTED.labels(name).set(0)
+        for name, binds in wanted.items():
+            metrics.BINDS_WANTED.labels(name).set(binds)
+        self._wanted |= wanted.keys()
+
+    def _show(self, depths: Sequence[Any], names: Sequence[str]) -> None:
         shown = {(row.gateway, row.state) for row in depths}
         # A queue that is empty is shown as such, also one that nobody has seen otherwise.
         for gateway, state in (self._shown | {(name, state.value) for name in (*names, "none") for state in IN_OUTBOX}) - shown:
@@ -172,8 +217,11 @@ class Sweeper:
             if row.state == State.QUEUED:
                 metrics.QUEUE_OLDEST.labels(row.gateway).set(max(0.0, float(row.oldest or 0)))
         self._shown |= shown
-        queues = {MAIL for row in due if row.kind == "smtp"} | {bind_queue(row.name, slot) for row in due if row.kind == "smpp" for slot in range(row.binds)}
-        self._wakeups.wake(*queues, *([PLAN] if waiting else []))
+
+
+def age(identity: UUID) -> float:
+    """Seconds since this id was made (RFC 9562, 5.7: the first 48 bits are milliseconds)."""
+    return max(0.0, clock().timestamp() - (identity.int >> 80) / 1000)
 
 
 def by_origin(rows: Sequence[Any]) -> dict[tuple[str, str], list[UUID]]:

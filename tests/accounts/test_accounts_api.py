@@ -284,8 +284,7 @@ async def test_audit_names_the_fields_and_keeps_no_personal_value(api, database,
     async with database.transaction() as session:
         record = await session.scalar(sa.select(AuditRecord).where(AuditRecord.action == "account.update"))
     assert record.changes["tariff"] == ["Home 100", "Home 200"]
-    assert record.changes["name"].startswith("hmac:")
-    assert record.changes["contacts"].startswith("hmac:")
+    assert all(side.startswith("hmac:") for field in ("name", "contacts") for side in record.changes[field])
     assert record.object.startswith("account:")
     written = f"{record.object} {record.changes}"
     assert "Тайное" not in written

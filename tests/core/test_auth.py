@@ -428,11 +428,3 @@ async def test_key_that_the_provider_withdrew_is_refused_once_the_set_is_old(gat
     assert await refused(gatekeeper, signed(rsa_keys[0], "a")) == "bad_token"
 
 
-async def test_pepper_of_the_audit_outlives_the_rotation_of_secret_keys(settings):
-    """The oldest key makes it, so that a newer one put in front changes no hash."""
-    old = settings.secret_keys.get_secret_value()
-    rotated = settings.model_copy(update={"secret_keys": type(settings.secret_keys)(f"b3VyLW93bi1rZXktdGhhdC1pcy1ub3QtbG9jYWwtMSE=, {old}")})
-
-    databases = [Database.of(settings), Database.of(rotated)]
-
-    assert len({database._sessions.kw["info"]["pepper"] for database in databases}) == 1

@@ -179,7 +179,7 @@ async def test_error_of_the_database_does_not_carry_the_values_that_it_was_given
 
 
 def test_known_series_start_at_zero():
-    metrics.start_at_zero(gateways=["test-gateway"], types=["test.type"])
+    metrics.start_at_zero(gateways={"test-gateway": "smpp"}, types=["test.type"])
 
     text = metrics_text()
     assert 'vestnik_events_total{result="accepted",type="test.type"} 0.0' in text

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from app.core.auth import SCOPES
+from app.core.auth import SCOPES, Gatekeeper
 from app.core.models import ApiKey, AuditRecord
 
 
@@ -125,3 +125,63 @@ async def test_keys_are_for_admins(as_role, role):
     answers = [await client.get("/keys"), await client.post("/keys", json={"name": "n", "role": "admin"}), await client.delete("/keys/x")]
 
     assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(403, "missing_scope")}
+
+
+async def test_rotated_key_has_a_new_secret_and_the_old_one_for_a_while(api, database):
+    made = (await api.post("/keys", json={"name": "n", "role": "viewer", "daily_quota": 1000})).json()
+    assert (await api.get("/accounts", headers=bearer(made["key"]))).status_code == 200
+
+    rotated = await api.post(f"/keys/{made['id']}/rotate", json={"overlap_hours": 2})
+
+    assert rotated.status_code == 200
+    assert (rotated.json()["id"], rotated.json()["daily_quota"]) == (made["id"], 1000)
+    new = rotated.json()["key"]
+    assert new != made["key"]
+    assert [(await api.get("/accounts", headers=bearer(key))).status_code for key in (new, made["key"])] == [200, 200]
+    async with database.transaction() as session:
+        await session.execute(sa.update(ApiKey).values(old_until=datetime.now(UTC)).where(ApiKey.id == made["id"]))
+    api.app.state.gatekeeper.forget(made["id"])
+    refused = await api.get("/accounts", headers=bearer(made["key"]))
+    assert (refused.status_code, refused.json()["code"]) == (401, "key_rotated")
+    assert (await api.get("/accounts", headers=bearer(new))).status_code == 200
+
+
+async def test_rotation_without_overlap_ends_the_old_secret_and_the_one_before_it_at_once(api):
+    made = (await api.post("/keys", json={"name": "n", "role": "viewer"})).json()
+    first = (await api.post(f"/keys/{made['id']}/rotate", json={})).json()["key"]
+    second = (await api.post(f"/keys/{made['id']}/rotate", json={"overlap_hours": 0})).json()["key"]
+
+    answers = [await api.get("/accounts", headers=bearer(key)) for key in (made["key"], first, second)]
+
+    assert [answer.status_code for answer in answers] == [401, 401, 200]
+
+
+async def test_new_secret_is_taken_at_once_by_a_process_that_remembers_the_old_one(api, as_role, settings, database):
+    """Another process has rotated the key; this one has seen it a moment ago."""
+    made = (await api.post("/keys", json={"name": "n", "role": "viewer"})).json()
+    elsewhere = Gatekeeper(settings, database)
+    await elsewhere.identify(f"Bearer {made['key']}")
+
+    new = (await api.post(f"/keys/{made['id']}/rotate", json={})).json()["key"]
+
+    assert (await elsewhere.identify(f"Bearer {new}")).name == f"key:{made['id']}"
+    assert (await elsewhere.identify(f"Bearer {made['key']}")).name == f"key:{made['id']}"
+
+
+async def test_revoked_or_unknown_key_cannot_be_rotated(api):
+    made = (await api.post("/keys", json={"name": "n", "role": "viewer"})).json()
+    await api.delete(f"/keys/{made['id']}")
+
+    answers = [await api.post(f"/keys/{key_id}/rotate", json={}) for key_id in (made["id"], "nobody00")]
+
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(409, "key_not_valid"), (404, "key_not_found")]
+
+
+async def test_revoked_key_is_refused_by_its_old_secret_as_well(api):
+    made = (await api.post("/keys", json={"name": "n", "role": "viewer"})).json()
+    new = (await api.post(f"/keys/{made['id']}/rotate", json={})).json()["key"]
+    await api.delete(f"/keys/{made['id']}")
+
+    answers = [await api.get("/accounts", headers=bearer(key)) for key in (made["key"], new)]
+
+    assert [answer.json()["code"] for answer in answers] == ["key_revoked", "key_revoked"]

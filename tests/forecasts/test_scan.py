@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
+from app.core import metrics
 from app.core.db import Database
 from app.forecasts import ask
 from app.forecasts.ask import ask_for
@@ -119,12 +120,13 @@ async def test_a_worker_that_dies_in_a_slice_leaves_it_to_the_next_one(database,
         run_id = await ask_for(session, "exhaustion", origin="hand", by="test", days={"Europe/Moscow": date(2026, 11, 23)})
     await sql(database, "UPDATE scan_slice SET state = 'running', attempts = 1, lease_until = now() - interval '1 s'")
 
-    scanner = a_scanner(database)
+    scanner, found = a_scanner(database), metrics.SWEEPER_FOUND.labels("scan")._value.get()
     while await scanner.step():
         pass
 
     assert (await the_run(database, run_id))["state"] == "done"
     assert len(await told(database)) == 50
+    assert metrics.SWEEPER_FOUND.labels("scan")._value.get() == found + 1
 
 
 async def test_an_alarming_count_waits_for_somebodys_confirmation_and_tells_nobody(database):

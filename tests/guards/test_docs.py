@@ -6,14 +6,12 @@ from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
-import prometheus_client
 import pytest
 import typer
 from pydantic import BaseModel, SecretStr
 
 from app.catalogue.types import EVENT_TYPES
 from app.cli import cli
-from app.core import metrics
 from app.core.auth import SCOPES
 from app.core.config import Settings
 from app.gateways.profile import Profile
@@ -137,19 +135,6 @@ def test_the_page_of_templates_has_every_type_with_its_data_and_every_filter_and
     assert set(code_of(line)) == TESTS.keys()
 
 
-@pytest.mark.parametrize("folder", BOTH)
-def test_the_runbook_has_every_metric_and_no_other(folder):
-    text = page(f"{folder}runbook.md")
-    collectors = [value for value in vars(metrics).values() if isinstance(value, prometheus_client.metrics.MetricWrapperBase)]
-    suffix = {"counter": "_total", "info": "_info"}
-    there = {sample._name + suffix.get(sample._type, ""): sample._labelnames for sample in collectors}
-
-    table = {code_of(row[0])[0]: [name for name in code_of(row[1]) if "vestnik" not in name] for row in rows(text) if row[0].startswith("`vestnik_")}
-
-    assert table == {name: list(labels) or (["version"] if name.endswith("_info") else []) for name, labels in there.items()}
-    assert set(re.findall(r"vestnik_[a-z_]+", text)) == there.keys()
-
-
 # A class of the house, called with its reason as a literal.
 SAID = {"app/sending/smpp": r'Refused\(\s*"(\w+)"', "app/notifications": r'Skipped\([^()]*"(\w+)"\)'}
 
@@ -266,7 +251,7 @@ def headings(path: Path) -> set[str]:
 
 
 def test_every_page_for_operators_is_there_in_russian_with_the_same_parts():
-    for name in ("install.md", "gateways.md", "templates.md", "forecasts.md", "runbook.md"):
+    for name in ("install.md", "gateways.md", "templates.md", "forecasts.md", "runbook.md", "upgrade.md", "backup.md", "capacity.md", "security.md"):
         english, russian = (page(f"{folder}{name}") for folder in BOTH)
         assert len(re.findall(r"^## ", english, re.MULTILINE)) == len(re.findall(r"^## ", russian, re.MULTILINE)), name
         assert len(rows(english)) == len(rows(russian)), name

@@ -26,6 +26,7 @@ FILES = {
     "app/sending": SAID[:3],
     "app/tracking": SAID[:3],
     "app/desk/erasure.py": SAID[2:3],
+    "app/desk/after_restore.py": (r'^REASON = "([a-z_]+)"',),
 }
 # Literals that the patterns find and that are no reasons.
 OTHERS = {"delivered", "queue", "main", "all", "first", "chain"}

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 import time_machine
 from sqlalchemy.exc import OperationalError
 
+from app.core import metrics
 from app.core.clock import now
 from app.notifications.plan import Planner
 from tests.builders.accounts import an_account
@@ -106,10 +107,12 @@ async def test_words_that_fail_set_only_that_message_aside(database, planner):
     await publish(database, "service.connected", POISON)
     good, bad = await an_account(database, "good"), await an_account(database, "seven77", mails=("a@example.org",))
     events = [await a_waiting_event(database, account) for account in (good, bad)]
+    failed = metrics.PLAN_FAILURES.labels("render_failed")._value.get()
 
     assert await planner.plan() == 2
 
     assert [[d["reason"] for d in await decisions(database, event)] for event in events] == [[None, "no_contact"], ["render_failed", None]]
+    assert metrics.PLAN_FAILURES.labels("render_failed")._value.get() == failed + 1
 
 
 async def test_event_that_cannot_be_planned_is_set_aside_alone(database, planner):
@@ -123,6 +126,7 @@ async def test_event_that_cannot_be_planned_is_set_aside_alone(database, planner
 
     reasons = [(await decisions(database, event))[0]["reason"] for event in events]
     assert reasons == [None] * 6 + ["planning_failed"] + [None] * 9
+    assert metrics.PLAN_FAILURES.labels("planning_failed")._value.get() >= 1
     assert await rows(database, "SELECT event_id FROM event_waiting") == []
 
 
