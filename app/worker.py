@@ -6,7 +6,7 @@
     smpp:<gateway>:<slot>    BindStation    one bind: claim, submit, settle, receipts
     scan                     ScanStation    forecasts: who will have to be told, asked of all accounts
     bounces                  BounceStation  mail that comes back, over LMTP or SMTP; only where VESTNIK_BOUNCE_LISTEN is set
-    cron                     SweepStation   held messages, leases, parked receipts, a look at the queues
+    cron                     SweepStation   held messages, leases, parked receipts, a look at the queues; partitions and retention beside it
 
 A queue is an arq worker whose one job, `wake`, pokes the station; `cron` has arq's cron beside it. The work itself is in PostgreSQL: a station looks
 round by itself every few seconds, so that a Redis that is down or flushed costs milliseconds of latency and nothing else.
@@ -57,6 +57,7 @@ from app.sending.trace_lines import Traces
 from app.tracking.bounce_intake import BounceStation
 from app.tracking.bounces import Bounces
 from app.tracking.match import record
+from app.tracking.retention import Retention
 from app.tracking.sweeps import Sweeper
 
 log = structlog.get_logger()
@@ -135,7 +136,9 @@ class SweepStation:
         bulk: Bulk,
         replanning: Replanning,
         bounces: Bounces,
+        retention: Retention,
     ) -> None:
+        self._retention = retention
         self._often = (sweeper.follow_up, holding.release, sweeper.match_parked, reminders.follow, one_time.blank, bulk.follow, replanning.follow)
         self._seldom: tuple[Callable[[], Awaitable[Any]], ...] = (
             switch.follow,
@@ -165,11 +168,16 @@ class SweepStation:
         self._stopping.set()
 
     async def run(self) -> None:
-        while not self._stopping.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), 5)
-            if not self._stopping.is_set() and time.monotonic() - self._ticked > UNDISTURBED:
-                await self.sweep(seldom=True)
+        retention = asyncio.create_task(self._retention.run(self._stopping))  # hours, perhaps: beside the sweeps, and cut short whenever it is
+        try:
+            while not self._stopping.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), 5)
+                if not self._stopping.is_set() and time.monotonic() - self._ticked > UNDISTURBED:
+                    await self.sweep(seldom=True)
+        finally:
+            retention.cancel()
+            await asyncio.gather(retention, return_exceptions=True)
 
     async def sweep(self, *, seldom: bool) -> None:
         """Each step on its own: one that fails does not keep the others back. A step that moved a full batch goes on at once, for its TURN.
@@ -228,6 +236,7 @@ class Office:
                 Bulk(self.database),
                 Replanning(self.database, self.settings),
                 Bounces(self.database),
+                Retention(self.database, self.settings),
             )
         if queue == SCAN:
             return ScanStation(self.database, self.settings, self.wakeups, Appraiser(self.settings))

@@ -12,7 +12,7 @@ from app.core.config import load_settings
 from app.core.db import Database
 
 # Partitions are made by a job, and are no tables of the models.
-PARTITION = re.compile(r"(event|notification|message|submission)_(first|tail|tail_to_\w+|\d{4}_\d{2})")
+PARTITION = re.compile(r"(event|notification|message|submission)_(first|tail|to_\d{4}_\d{2}|\d{4}_\d{2})")
 
 
 def is_ours(name: str | None, kind: str, _: object) -> bool:

@@ -24,6 +24,8 @@ SCAN_SECONDS = Histogram("vestnik_scan_seconds", "A scan from its request to its
 SCAN_HITS = Counter("vestnik_scan_hits", "Accounts that a scan has told", ["kind"])
 SCAN_SUCCESS = Gauge("vestnik_scan_last_success_timestamp_seconds", "When the last scan of a kind ended well", ["kind"])
 SCAN_SLICES = Gauge("vestnik_scan_slices", "Slices of the scans at work, in the phase that they are in", ["kind", "state"])
+PARTITIONS_AHEAD = Gauge("vestnik_partitions_ahead", "Whole months after this one that have a partition; -1: rows go to the tail", ["table"])
+RETENTION_SUCCESS = Gauge("vestnik_retention_last_success_timestamp_seconds", "When the last run of retention ended well")
 HTTP_REQUESTS = Counter("vestnik_http_requests", "Requests", ["method", "route", "status"])
 HTTP_SECONDS = Histogram("vestnik_http_request_seconds", "Duration of a request", ["route"], buckets=FAST)
 BUILD = Info("vestnik_build", "What runs here")

@@ -97,11 +97,11 @@ class RetentionMark(SQLModel, table=True):
 
 
 class ContentLeft(SQLModel, table=True):
-    """A message whose content was due to be deleted while it was still in the outbox, or locked: it is looked at again."""
+    """A message or an event whose content was due to be deleted while it was still needed, or locked: it is looked at again."""
 
     __tablename__ = "content_left"
 
-    message_id: UUID = Field(primary_key=True)
+    id: UUID = Field(primary_key=True)
 
 
 class Bounce(SQLModel, table=True):

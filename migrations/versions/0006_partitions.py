@@ -55,8 +55,8 @@ def upgrade() -> None:
     )
     op.create_table(
         "content_left",
-        sa.Column("message_id", sa.Uuid(), nullable=False),
-        sa.PrimaryKeyConstraint("message_id", name=op.f("pk_content_left")),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_content_left")),
         if_not_exists=True,
     )
     with each_by_itself():
