@@ -66,10 +66,12 @@ class Partition:
 
 async def partitions_of(connection: AsyncConnection, table: str) -> list[Partition]:
     """The partitions of a table, the oldest first."""
-    found = []
-    for row in await connection.execute(FOUND, {"table": table}):
-        if bound := BOUND.fullmatch(row.bound.removeprefix("FOR VALUES ")):
-            found.append(Partition(row.name, UUID(bound[1] or str(NOBODY)), UUID(bound[2] or str(TOP)), row.pending))
+    rows = await connection.execute(FOUND, {"table": table})
+    found = [
+        Partition(row.name, UUID(bound[1] or str(NOBODY)), UUID(bound[2] or str(TOP)), row.pending)
+        for row in rows
+        if (bound := BOUND.fullmatch(row.bound.removeprefix("FOR VALUES ")))
+    ]
     return sorted(found, key=lambda one: one.begin)
 
 

@@ -6,17 +6,21 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+import time_machine
 
 from app.core.clock import now
 from app.core.db import Database
 from app.core.ids import first_id_at
+from app.core.wakeups import Wakeups
 from app.tracking import retention
+from app.tracking.partitions import partitions_of, time_of
 from app.tracking.retention import LOCK, Retention
+from app.tracking.sweeps import Sweeper
 from tests.builders.accounts import an_account
 from tests.builders.messages import a_message, one, rows, run, state_of
 from tests.builders.receipts import a_receipt, a_submission, receive
 
-DAY = timedelta(days=1)
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 WORDS = {"subject": "О счёте", "html": "<p>Баланс</p>", "attachments": [{"kind": "file"}]}
 
 
@@ -190,8 +194,8 @@ async def test_records_of_more_than_a_year_are_gone_everywhere(database, tend):
         assert await rows(database, f"SELECT 1 FROM {table}") == [], (table, event)
 
 
-async def test_receipt_of_this_month_finds_the_message_of_last_month(database, settings, tend):
-    message = await a_message(database, id=made(35), ended="accepted")
+async def test_receipt_of_this_month_finds_the_message_of_last_month(database):
+    message = await a_message(database, id=made(33), ended="accepted")
     await a_submission(database, message, "17")
 
     await receive(database, a_receipt("17"))
@@ -199,16 +203,30 @@ async def test_receipt_of_this_month_finds_the_message_of_last_month(database, s
     assert await state_of(database, message) == ("delivered", None)
 
 
-async def test_month_turns_in_the_middle_of_a_conversation(database, api, tend):
-    account = await an_account(database)
-    await tend(in_days=62)
-    message = await a_message(database, account, id=made(-40), ended="accepted")
-    before = await a_message(database, account, id=made(1), ended="accepted")
-    await a_submission(database, message, "21")
-    await a_submission(database, before, "22")
+async def test_receipt_of_a_message_that_was_held_for_half_a_year_finds_it_at_the_next_sweep(database, settings):
+    message = await a_message(database, id=made(180), ended="accepted")
+    await a_submission(database, message, "17")
+    await receive(database, a_receipt("17"))
+    assert await state_of(database, message) == ("accepted", None)
 
-    await receive(database, a_receipt("21"), a_receipt("22"))
+    await Sweeper(database, Wakeups(settings.redis_url, direct=lambda queue: True)).match_parked()
+
+    assert await state_of(database, message) == ("delivered", None)
+    assert (await one(database, "SELECT status FROM receipt")).status == "matched"
+
+
+async def test_month_turns_in_the_middle_of_a_conversation(database, api):
+    account = await an_account(database)
+    async with database.atomic() as connection:
+        border = time_of((await partitions_of(connection, "message"))[0].end)
+    old, new = [await a_message(database, account, id=first_id_at(border + hours * HOUR), ended="accepted") for hours in (-1, 1)]
+    with time_machine.travel(border + 2 * HOUR):
+        await a_submission(database, old, "21")
+        await a_submission(database, new, "22")
+
+        await receive(database, a_receipt("21"), a_receipt("22"))
 
     listed = (await api.get("/messages", params={"account": "100500"})).json()["items"]
-    assert [line["id"] for line in listed] == [str(message), str(before)]
+    assert [line["id"] for line in listed] == [str(new), str(old)]
     assert {line["state"] for line in listed} == {"delivered"}
+    assert (await one(database, "SELECT count(*) AS n FROM message_first")).n == 1
