@@ -9,7 +9,7 @@
     bounces                  BounceStation  mail that comes back, over LMTP or SMTP; only where VESTNIK_BOUNCE_LISTEN is set
     webhooks                 WebhookStation  what happened, told to the billing
     simulated                SimulatedStation what test keys send: answered here, and never sent
-    cron                     SweepStation   held messages, leases, parked receipts, a look at the queues
+    cron                     SweepStation   held messages, leases, parked receipts, a look at the queues; partitions and retention beside it
 
 A queue is an arq worker whose one job, `wake`, pokes the station; `cron` has arq's cron beside it. The work itself is in PostgreSQL: a station looks
 round by itself every few seconds, so that a Redis that is down or flushed costs milliseconds of latency and nothing else.
@@ -68,6 +68,7 @@ from app.tracking.reports.cells import Folding
 from app.tracking.reports.recount import Backfill
 from app.tracking.reports.station import ReportStation
 from app.tracking.simulated import SimulatedStation
+from app.tracking.retention import Retention
 from app.tracking.sweeps import Sweeper
 from app.webhooks.station import WebhookStation
 
@@ -151,7 +152,9 @@ class SweepStation:
         folding: Folding,
         backfill: Backfill,
         seal: Seal,
+        retention: Retention,
     ) -> None:
+        self._retention = retention
         self._often = (
             sweeper.follow_up,
             holding.release,
@@ -192,11 +195,16 @@ class SweepStation:
         self._stopping.set()
 
     async def run(self) -> None:
-        while not self._stopping.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), 5)
-            if not self._stopping.is_set() and time.monotonic() - self._ticked > UNDISTURBED:
-                await self.sweep(seldom=True)
+        retention = asyncio.create_task(self._retention.run(self._stopping))  # hours, perhaps: beside the sweeps, and cut short whenever it is
+        try:
+            while not self._stopping.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), 5)
+                if not self._stopping.is_set() and time.monotonic() - self._ticked > UNDISTURBED:
+                    await self.sweep(seldom=True)
+        finally:
+            retention.cancel()
+            await asyncio.gather(retention, return_exceptions=True)
 
     async def sweep(self, *, seldom: bool) -> None:
         """Each step on its own: one that fails does not keep the others back. A step that moved a full batch goes on at once, for its TURN.
@@ -268,6 +276,7 @@ class Office:
                 Folding(self.database, self.settings.timezone),
                 Backfill(self.database, self.settings.timezone),
                 Seal(self.database),
+                Retention(self.database, self.settings),
             )
         if queue == SIMULATIONS:
             return SimulatedStation(self.database)

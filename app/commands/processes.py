@@ -11,7 +11,7 @@ from app.commands.ground import BadInput, Failed, connected_settings, run
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="port of the HTTP API (default: VESTNIK_HTTP_PORT, 8000)")]
 Host = Annotated[str | None, typer.Option(help="address that the HTTP API listens on (default: VESTNIK_HTTP_HOST, 127.0.0.1)")]
 
-QUEUE = re.compile(r"plan|mail|cron|scan|reports|webhooks|bounces|smpp:[^:\s]+:\d+")
+QUEUE = re.compile(r"plan|mail|cron|scan|reports|webhooks|simulated|bounces|smpp:[^:\s]+:\d+")
 
 # Longer than any request, shorter than the 30 s within which every process must be gone.
 DRAIN_SECONDS = 25

@@ -58,7 +58,7 @@ WEBHOOK_BACKLOG = Gauge("vestnik_webhook_backlog", "Webhooks that wait for their
 WEBHOOK_OLDEST = Gauge("vestnik_webhook_oldest_seconds", "Age of the oldest webhook that is due")
 AUDIT_UNSEALED = Gauge("vestnik_audit_unsealed_records", "Audit records that are not yet in the hash chain")
 RETENTION_SUCCESS = Gauge("vestnik_retention_last_success_timestamp_seconds", "When a task of retention last ended well", ["task"])
-PARTITIONS_AHEAD = Gauge("vestnik_partitions_ahead", "Partitions that are there for the months to come", ["table"])
+PARTITIONS_AHEAD = Gauge("vestnik_partitions_ahead", "Whole months after this one that have a partition; -1: rows go to the tail", ["table"])
 
 # --- the API and the processes ---
 HTTP_REQUESTS = Counter("vestnik_http_requests", "Requests", ["method", "route", "status"])

@@ -43,9 +43,11 @@ async def migrate(url: str) -> None:
     database = Database(url)
     try:
         await keeper.execute("SELECT pg_advisory_lock($1)", LOCK)
-        async with database.engine.begin() as connection:
+        async with database.engine.connect() as connection:
+            # Rather fail and be tried again than stand in the way of everything that waits behind our lock.
             await connection.execute(sa.text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
-            await connection.run_sync(_upgrade)
+            await connection.commit()
+            await connection.run_sync(_upgrade)  # each migration is a transaction of its own
     finally:
         await keeper.close()
         await database.close()

@@ -51,7 +51,7 @@ SENT_TO = "SELECT destination FROM submission WHERE message_id = ANY(CAST(:messa
 BLANK = [
     sa.text(statement)
     for statement in (
-        "UPDATE message SET address = '', subject = NULL, text = '', html = NULL, attachments = NULL WHERE account_id = :account",
+        "UPDATE message SET address = '', subject = NULL, text = '', html = NULL, attachments = NULL, content_deleted_at = now() WHERE account_id = :account",
         "UPDATE message_change SET detail = NULL WHERE message_id = ANY(CAST(:messages AS uuid[])) AND detail IS NOT NULL",
         # Receipts that found nobody are told by the number. They have small indexes of their own.
         f"UPDATE receipt SET raw = '', destination = NULL WHERE status IN ('quarantined', 'unmatched') AND destination = ANY({SENT_TO})",
@@ -60,7 +60,7 @@ BLANK = [
         "UPDATE submission SET detail = NULL, destination = 0 WHERE message_id = ANY(CAST(:messages AS uuid[]))",
         "UPDATE receipt SET raw = '', destination = NULL WHERE message_id = ANY(CAST(:messages AS uuid[]))",
         "UPDATE bounce SET recipient = NULL, diagnostic = NULL WHERE message_id = ANY(CAST(:messages AS uuid[]))",
-        "UPDATE event SET data = CAST('{}' AS jsonb) WHERE account_id = :account",
+        "UPDATE event SET data = CAST('{}' AS jsonb), content_deleted_at = now() WHERE account_id = :account",
         "UPDATE forecast_hit SET inputs = CAST('{}' AS jsonb) WHERE account_id = :account",
         "DELETE FROM forecast_episode WHERE account_id = :account",
         "DELETE FROM balance_moved WHERE account_id = :account",

@@ -23,7 +23,7 @@ from app.forecasts.tell import SOURCE
 router = APIRouter(prefix="/events", tags=["events"], route_class=Guarded)
 
 SHOWN = """
-SELECT e.id AS event_id, e.account_id, e.source, e.external_id AS id, e.type, a.number AS account, e.time, CAST(e.data AS text) AS data,
+SELECT e.id AS event_id, e.account_id, e.source, e.external_id AS id, e.type, a.number AS account, e.time, CAST(e.data AS text) AS data, e.content_deleted_at,
        CASE WHEN w.event_id IS NULL THEN 'planned' ELSE 'pending' END AS state, CAST(n.decisions AS text) AS decisions
 FROM event e LEFT JOIN event_waiting w ON w.event_id = e.id LEFT JOIN notification n ON n.event_id = e.id LEFT JOIN account a ON a.id = e.account_id
 """
@@ -69,6 +69,7 @@ class EventOut(BaseModel):
     time: datetime
     state: Literal["pending", "planned"]
     data: dict[str, Any]
+    content_deleted_at: datetime | None = Field(description="Since then `data` is empty: retention, or the erasure of the account")
 
 
 class EventWithDecisions(EventOut):
@@ -87,6 +88,7 @@ def out(row: Any) -> dict[str, Any]:
         "time": row.time,
         "state": row.state,
         "data": orjson.loads(row.data),
+        "content_deleted_at": row.content_deleted_at,
     }
 
 
@@ -167,6 +169,8 @@ async def replan_event(event_id: UUID, caller: MayWriteMessages, session: Sessio
         raise Conflict("Somebody was told of it already: resend the message instead.", code="already_told")
     if row.state == "planned" and not any(decision["reason"] in REPLANNABLE for decision in decisions):
         raise Conflict("It was planned, and nobody was to be told.", code="nothing_to_replan")
+    if row.content_deleted_at is not None:
+        raise Conflict("Its data was deleted after VESTNIK_RETENTION_DAYS_CONTENT days: there is nothing to tell.", code="content_deleted")
     await session.execute(AGAIN, {"id": event_id})
     await audit.record(session, caller, "event.replan", f"event:{event_id}")
     request.state.after_commit = [PLAN]

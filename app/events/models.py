@@ -11,7 +11,7 @@ from app.core.db import json_field, moment
 
 
 class EventKey(SQLModel, table=True):
-    """Uniqueness of (source, id), apart from the events, so that those can be partitioned by time one day."""
+    """Uniqueness of (source, id), apart from the events, which are partitioned by time: a unique index of theirs would have to name it."""
 
     __tablename__ = "event_key"
 
@@ -21,10 +21,10 @@ class EventKey(SQLModel, table=True):
 
 
 class Event(SQLModel, table=True):
-    """One event, never changed. No foreign keys: rows come by the batch and from one place."""
+    """One event, never changed but for its data, which is deleted in the end. No foreign keys: rows come by the batch and from one place."""
 
     __tablename__ = "event"
-    __table_args__ = (sa.Index("ix_event_account_id_id", "account_id", "id"),)
+    __table_args__ = (sa.Index("ix_event_account_id_id", "account_id", "id"), {"postgresql_partition_by": "RANGE (id)"})
 
     id: UUID = Field(primary_key=True)
     source: str = Field(max_length=300)
@@ -34,6 +34,7 @@ class Event(SQLModel, table=True):
     time: datetime = moment()
     data: dict[str, Any] = json_field()
     test: bool = Field(default=False, sa_column_kwargs={"server_default": "false"})  # told by a test key: its messages are simulated
+    content_deleted_at: datetime | None = moment(default=None)  # `data` is gone: retention, or the account's erasure
 
 
 class EventWaiting(SQLModel, table=True):

@@ -44,7 +44,7 @@ SHOWN = f"""
 SELECT m.id, a.number AS account, m.type, m.channel, m.address, coalesce(o.gateway, m.gateway) AS gateway, m.route, m.sender, coalesce(o.state, m.state) AS state,
        CASE WHEN o.message_id IS NULL THEN m.reason ELSE o.reason END AS reason, {readable("m.subject")} AS subject, {readable("m.text")} AS text, m.parts AS segments,
        coalesce(o.not_before, m.not_before) AS not_before, coalesce(o.expires_at, m.expires_at) AS expires_at, m.updated_at, m.resend_of, m.event_id, m.urgent,
-       o.after_message AS after, m.test
+       o.after_message AS after, m.test, m.content_deleted_at
 FROM message m LEFT JOIN outbox o ON o.message_id = m.id LEFT JOIN account a ON a.id = m.account_id
 """
 IS_GONE = sa.text("SELECT NOT EXISTS (SELECT FROM contact WHERE id = :id)")
@@ -55,6 +55,7 @@ class MessageOut(BaseModel):
     """`account` is null after its erasure. `segments` are the parts that are billed; null for e-mail. `route` and `sender`: of the route that was taken.
 
     `test`: an operator has sent it to himself; it counts in no report and is not in the cabinet.
+    `content_deleted_at`: since then there is no subject and no text any more (retention, or the erasure of the account); the rest stays.
     While it waits, `not_before` is when it will go; `after`: it waits for what becomes of that message, too, and will not go at all when that one arrives."""
 
     id: UUID
@@ -78,6 +79,7 @@ class MessageOut(BaseModel):
     resend_of: UUID | None
     after: UUID | None
     test: bool
+    content_deleted_at: datetime | None
 
 
 class MessageWithHistory(MessageOut):
@@ -185,6 +187,8 @@ async def resend_message(message_id: UUID, caller: MayWriteMessages, session: Se
         raise Conflict("It has not been sent yet.", code="not_sent_yet")
     if not old.address:
         raise Conflict("Its contents were erased.", code="erased")
+    if old.content_deleted_at is not None:
+        raise Conflict("Its words were deleted after VESTNIK_RETENTION_DAYS_CONTENT days: there is nothing to send again.", code="content_deleted")
     if old.test and old.gateway != SIMULATED:
         raise Conflict("It was a test: send another one with POST /templates/{id}/test-send.", code="test_message")
     if old.type == VERIFICATION:

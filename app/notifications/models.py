@@ -16,6 +16,7 @@ class Notification(SQLModel, table=True):
     """What was decided about one event: who is told and through what, who is not and why."""
 
     __tablename__ = "notification"
+    __table_args__ = ({"postgresql_partition_by": "RANGE (event_id)"},)
 
     event_id: UUID = Field(primary_key=True)
     account_id: UUID
@@ -27,7 +28,7 @@ class Notification(SQLModel, table=True):
 class Message(SQLModel, table=True):
     """One message to one address. While it has a row in the outbox, the outbox knows its state; `state` here is what came after.
 
-    No index names a column that changes, so that the two updates of its life stay in its page (HOT)."""
+    No index names a column that changes, so that the two updates of its life stay in its page (HOT; the fillfactor of its partitions: app/tracking/partitions)."""
 
     __tablename__ = "message"
     __table_args__ = (
@@ -37,7 +38,7 @@ class Message(SQLModel, table=True):
         sa.Index("ix_message_expires_at", "expires_at", postgresql_using="brin", postgresql_with={"pages_per_range": "32", "autosummarize": "on"}),
         one_of("channel", "sms", "email"),
         one_of("state", *State),
-        {"postgresql_with": {"fillfactor": "70"}},
+        {"postgresql_partition_by": "RANGE (id)"},
     )
 
     id: UUID = Field(primary_key=True)
@@ -71,6 +72,7 @@ class Message(SQLModel, table=True):
     operator: str | None = Field(default=None, max_length=200)  # whose number it was when the message was made, where the ranges say
     test: bool = Field(default=False, sa_column_kwargs={"server_default": "false"})  # made by an operator for himself: in no report
     updated_at: datetime = moment()
+    content_deleted_at: datetime | None = moment(default=None)  # subject, text, html and attachments are gone: retention, or the account's erasure
 
 
 class Outbox(SQLModel, table=True):

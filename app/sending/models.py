@@ -18,6 +18,7 @@ class Submission(SQLModel, table=True):
         # The selective column first: an SMSC that restarts uses its ids again, and the newest submission wins.
         sa.Index("ix_submission_gateway_message_id", "gateway_message_id", "receipt_group"),
         one_of("outcome", "accepted", "refused", "deferred", "unknown"),
+        {"postgresql_partition_by": "RANGE (message_id)"},
     )
 
     message_id: UUID = Field(primary_key=True)

@@ -45,13 +45,14 @@ SUBMISSIONS = BulkInsert(
     at="timestamptz",
 )
 
+# The ids stand beside what was found of them: they are known when the statement is planned, and name the month (docs/retention.md).
 # Guards are parameters: a literal would let the planner walk the whole partial index for every row.
 MOVE = sa.text("""
 WITH gone AS (
     DELETE FROM outbox WHERE message_id = ANY(CAST(:ids AS uuid[])) AND claimed_by = :owner AND state = ANY(CAST(:sending AS text[])) RETURNING message_id
 )
 UPDATE message SET state = :state, reason = :reason, gateway = :gateway, updated_at = :now
-WHERE id = ANY(ARRAY(SELECT message_id FROM gone)) RETURNING id, address = '' AS erased
+WHERE id = ANY(ARRAY(SELECT message_id FROM gone)) AND id = ANY(CAST(:ids AS uuid[])) RETURNING id, address = '' AS erased
 """)
 # The usual flush, nothing but taken messages: their parts and their state in one round trip.
 TAKEN = sa.text("""
@@ -65,7 +66,7 @@ WITH parts AS (
     DELETE FROM outbox WHERE message_id = ANY(CAST(:ids AS uuid[])) AND claimed_by = :owner AND state = ANY(CAST(:sending AS text[])) RETURNING message_id
 )
 UPDATE message SET state = :state, reason = :reason, gateway = :gateway, updated_at = :now
-WHERE id = ANY(ARRAY(SELECT message_id FROM gone)) RETURNING id, address = '' AS erased
+WHERE id = ANY(ARRAY(SELECT message_id FROM gone)) AND id = ANY(CAST(:ids AS uuid[])) RETURNING id, address = '' AS erased
 """)
 LATE = sa.text("""
 UPDATE message SET state = :state, reason = :reason, updated_at = :now

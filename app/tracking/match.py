@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from app.core import metrics
 from app.core.clock import now as clock
 from app.core.db import Executor, column_of
-from app.core.ids import new_id
+from app.core.ids import NOBODY, first_id_at, new_id
 from app.notifications.states import NEXT, State, before
 from app.sending.settle import ID_LENGTH, Policy, clean
 from app.sending.smpp.receipts import Receipt as WireReceipt
@@ -27,6 +27,10 @@ from app.tracking.moves import Home, News, move, revisit
 
 # Older submissions are not looked at: an SMSC that restarts uses its ids again. How old the message is says nothing: it may have been held for weeks.
 RECEIPT_DAYS = 7
+# What has just come is looked for among the messages of these days alone, in two or three months of the tables instead of all. What finds nobody there is
+# parked, and two seconds later the sweep looks everywhere: a message may have been held for months.
+RECENT, AHEAD = timedelta(days=35), timedelta(days=1)
+ANY_TIME = {"floor": NOBODY, "ceiling": UUID(int=(1 << 128) - 1)}
 
 # Everything that tells several submissions of one id apart is asked for only when there are several: the usual receipt pays for nothing but a count.
 # A repeated receipt belongs to the newest one, although that is final by now. A destination of 0 is one that was erased, and anybody's.
@@ -35,15 +39,16 @@ HOME = """
 SELECT s.message_id, s.part, s.at, s.destination = 0 AS erased,
        CASE WHEN s.parts = 1 OR :one_receipt THEN 1
             WHEN count(*) OVER () > 1 AND s.parts = (
-                SELECT count(*) FROM submission x WHERE x.message_id = s.message_id AND x.n = s.n AND x.gateway_message_id = s.gateway_message_id
+                SELECT count(*) FROM submission x WHERE x.message_id = s.message_id AND x.message_id >= :floor AND x.message_id < :ceiling AND x.n = s.n AND x.gateway_message_id = s.gateway_message_id
             ) THEN 1 ELSE s.parts END AS parts
 FROM submission s
 WHERE {readable} s.gateway_message_id = g.gateway_message_id AND s.receipt_group = :receipt_group AND s.at >= :oldest
+  AND s.message_id >= :floor AND s.message_id < :ceiling
   AND (CAST(:address AS text) <> 'require' OR s.destination = 0 OR s.destination = g.destination)
 ORDER BY CASE WHEN count(*) OVER () > 1 THEN ROW (
     CAST(:address AS text) <> 'ignore' AND coalesce(s.destination = g.destination, false),
     (s.at = max(s.at) OVER () AND EXISTS (SELECT FROM receipt r WHERE r.message_id = s.message_id AND r.part = s.part AND r.stat = g.stat))
-        OR EXISTS (SELECT FROM message m WHERE m.id = s.message_id AND m.state <> ALL(CAST(:final AS text[])))
+        OR EXISTS (SELECT FROM message m WHERE m.id = s.message_id AND m.id >= :floor AND m.id < :ceiling AND m.state <> ALL(CAST(:final AS text[])))
 ) END DESC NULLS LAST, s.at DESC, s.message_id DESC, s.n DESC, s.part LIMIT 1
 """
 # One round trip: each receipt finds its submission, all are stored, and what is plainly delivered (one part, the usual case) moves.
@@ -65,6 +70,7 @@ WITH given AS MATERIALIZED (
 ), delivered AS (
     UPDATE message SET state = :delivered, reason = NULL, updated_at = :now
     WHERE id = ANY(ARRAY(SELECT message_id FROM homes WHERE parts = 1 AND state = :delivered)) AND state = ANY(CAST(:before AS text[]))
+      AND id >= :floor AND id < :ceiling
     RETURNING id, channel, coalesce(gateway, 'none') AS gateway, type
 )
 SELECT h.message_id, h.part, h.parts, h.state, h.reason, CAST(NULL AS uuid) AS parked,
@@ -110,9 +116,10 @@ class Finding:
         return cls(policy.receipt_group, policy.one_receipt, policy.address)
 
     def values(self, moment: datetime) -> dict[str, Any]:
-        """The parameters of HOME."""
+        """The parameters of HOME, among recent messages."""
         oldest = moment - timedelta(days=RECEIPT_DAYS)
-        return {"receipt_group": self.receipt_group, "one_receipt": self.one_receipt, "address": self.address, "oldest": oldest, "final": FINAL}
+        between = {"floor": first_id_at(moment - RECENT), "ceiling": first_id_at(moment + AHEAD)}
+        return {"receipt_group": self.receipt_group, "one_receipt": self.one_receipt, "address": self.address, "oldest": oldest, "final": FINAL} | between
 
 
 async def record(session: Executor, policy: Policy, receipts: Sequence[WireReceipt], settled_ids: Sequence[str], resent: Sequence[UUID] = ()) -> None:
@@ -184,7 +191,7 @@ async def take_home(session: Executor, finding: Finding, parked: Sequence[UUID],
     """Give these parked receipts to the submissions that have their ids by now. Which ones found theirs.
 
     First the messages move, then the receipts are no longer parked: whoever dies in between leaves them to the sweeper."""
-    found = (await session.execute(MATCH, finding.values(moment) | {"ids": list(parked)})).all()
+    found = (await session.execute(MATCH, finding.values(moment) | ANY_TIME | {"ids": list(parked)})).all()
     if found:
         news = [News(Home(row.message_id, row.part, row.parts), row.state, row.reason) for row in found]
         await move(session, news, moment)

@@ -86,6 +86,24 @@ class SweepMark(SQLModel, table=True):
     upto: datetime = moment()
 
 
+class RetentionMark(SQLModel, table=True):
+    """How far a part of retention has come: everything below this id is done."""
+
+    __tablename__ = "retention_mark"
+
+    name: str = Field(primary_key=True, max_length=100)
+    upto: UUID
+    at: datetime = moment()
+
+
+class ContentLeft(SQLModel, table=True):
+    """A message or an event whose content was due to be deleted while it was still needed, or locked: it is looked at again."""
+
+    __tablename__ = "content_left"
+
+    id: UUID = Field(primary_key=True)
+
+
 class Bounce(SQLModel, table=True):
     """What came back for a letter: a delivery status notification (RFC 3464) or a complaint (RFC 5965). The same mail is kept once."""
 

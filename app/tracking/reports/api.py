@@ -3,7 +3,6 @@
 import datetime as dt
 from typing import Annotated, Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
@@ -229,7 +228,3 @@ async def lines_of(session: AsyncSession, wanted: Wanted) -> dict[tuple[tuple[st
             raise Invalid(f"That makes {line.rows:,} groups, and at most {MOST_GROUPS:,} are compared: group by less, or filter.", code="too_many_groups")
         found[tuple(line.key.items())] = line.counts
     return found
-
-
-def zone_of(settings: Settings) -> ZoneInfo:
-    return ZoneInfo(settings.timezone)
