@@ -128,7 +128,16 @@ def create_app(settings: Settings) -> FastAPI:
         await limits.close()
         await database.close()
 
-    app = Service(title="Vestnik", version=version("vestnik"), lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, webhooks=contract.router)
+    app = Service(
+        title="Vestnik",
+        version=version("vestnik"),
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        webhooks=contract.router,
+    )
     app.state.settings = settings
     app.state.cors = cors_of(settings)
     app.state.express = {("POST", f"{http.API}/events"): (events.WRITES_EVENTS, partial(events.take, intake, key_limits))}

@@ -14,4 +14,18 @@ from app.tracking import models as tracking
 from app.tracking.reports import models as reports
 from app.webhooks import models as webhooks
 
-__all__ = ["accounts", "attachments", "catalogue", "core", "events", "forecasts", "gateways", "notifications", "rendering", "reports", "sending", "tracking", "webhooks"]
+__all__ = [
+    "accounts",
+    "attachments",
+    "catalogue",
+    "core",
+    "events",
+    "forecasts",
+    "gateways",
+    "notifications",
+    "rendering",
+    "reports",
+    "sending",
+    "tracking",
+    "webhooks",
+]

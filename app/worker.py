@@ -64,11 +64,12 @@ from app.sending.trace_lines import Traces
 from app.tracking.bounce_intake import BounceStation
 from app.tracking.bounces import Bounces
 from app.tracking.match import record
+from app.tracking.refusals import suppress_dead
 from app.tracking.reports.cells import Folding
 from app.tracking.reports.recount import Backfill
 from app.tracking.reports.station import ReportStation
-from app.tracking.simulated import SimulatedStation
 from app.tracking.retention import Retention
+from app.tracking.simulated import SimulatedStation
 from app.tracking.sweeps import Sweeper
 from app.webhooks.station import WebhookStation
 
@@ -258,7 +259,7 @@ class Office:
         if queue == PLAN:
             return PlanStation(Planner(self.database, self.settings, self.wakeups))
         if queue == MAIL:
-            return MailStation(self.database, self.secrets, UnsubscribeLinks(self.settings), Verp(self.settings))
+            return MailStation(self.database, self.secrets, UnsubscribeLinks(self.settings), Verp(self.settings), suppress_dead)
         if queue == CRON:
             return SweepStation(
                 Holding(self.database, self.settings, self.wakeups),

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.attachments.content import content_type_of
 from app.attachments.models import Attachment
 from app.attachments.names import clean_name
-from app.attachments.shapes import FileIn, GeneratedIn
+from app.attachments.shapes import AttachedFileIn, GeneratedFileIn
 from app.attachments.store import Store
 from app.attachments.upload import Upload
 from app.core import audit
@@ -27,6 +27,11 @@ HELD = sa.text("SELECT id, size FROM attachment WHERE id = ANY(CAST(:ids AS uuid
 IN_VERSIONS = sa.text("""
 SELECT t.name, v.version FROM template_version v JOIN template t ON t.id = v.template_id
 WHERE v.attachments @> jsonb_build_array(jsonb_build_object('kind', 'file', 'id', CAST(:id AS text))) ORDER BY t.name, v.version LIMIT 1
+""")
+# A brand may have got another logo since the letter was written.
+IN_LETTERS = sa.text("""
+SELECT EXISTS (SELECT FROM outbox o JOIN message m ON m.id = o.message_id
+               WHERE o.channel = 'email' AND m.attachments @> jsonb_build_array(jsonb_build_object('kind', 'file', 'id', CAST(:id AS text))))
 """)
 IN_BRANDS = sa.text("SELECT name FROM brand WHERE settings ->> 'logo' = :id ORDER BY name LIMIT 1")
 
@@ -63,7 +68,7 @@ async def found(session: AsyncSession, attachment_id: UUID, *, lock: bool = Fals
 
 
 async def drop(session: AsyncSession, store: Store, attachment_id: UUID, caller: Caller) -> None:
-    """Delete a file. AttachmentInUse when a version of a template or a brand names it: versions are kept for ever, and so is what they send."""
+    """Delete a file. AttachmentInUse when a version of a template, a brand or a waiting letter names it: versions are kept for ever, and so is what they send."""
     row = await found(session, attachment_id, lock=True)
     if used := await _user_of(session, attachment_id):
         raise AttachmentInUse(f"{used} names this file.")
@@ -77,13 +82,14 @@ async def _user_of(session: AsyncSession, attachment_id: UUID) -> str | None:
     version = (await session.execute(IN_VERSIONS, given)).first()
     if version is not None:
         return f"Version {version.version} of the template {version.name!r}"
-    brand: str | None = await session.scalar(IN_BRANDS, given)
-    return brand and f"The brand {brand!r}"
+    if (brand := await session.scalar(IN_BRANDS, given)) is not None:
+        return f"The brand {brand!r}"
+    return "A letter that waits to be sent" if await session.scalar(IN_LETTERS, given) else None
 
 
-async def unusable(session: AsyncSession, specs: Sequence[FileIn | GeneratedIn], *steps: str | int) -> list[FieldError]:
+async def unusable(session: AsyncSession, specs: Sequence[AttachedFileIn | GeneratedFileIn], *steps: str | int) -> list[FieldError]:
     """What is wrong with the attachments that a version is to have; `steps` lead to the list. The files are held until the transaction ends."""
-    files = [(n, spec) for n, spec in enumerate(specs) if isinstance(spec, FileIn)]
+    files = [(n, spec) for n, spec in enumerate(specs) if isinstance(spec, AttachedFileIn)]
     sizes = await hold(session, [spec.id for _, spec in files]) if files else {}
     faults = [FieldError(pointer(*steps, n, "id"), "unknown_attachment", "There is no uploaded file of this id.") for n, f in files if f.id not in sizes]
     if sum(sizes.get(spec.id, 0) for _, spec in files) > MOST_UPLOADED:

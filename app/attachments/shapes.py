@@ -15,10 +15,10 @@ GeneratedKind = Literal["statement_pdf", "statement_csv", "calendar", "payment_q
 CidName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
-class FileIn(BaseModel):
+class AttachedFileIn(BaseModel):
     """An uploaded file. An inline one is shown within the HTML, which names it `cid:<name>`; so it has to have a name, of letters, digits and `. _ -`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, title="AttachedFile")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["file"]
     id: UUID = Field(description="From `POST /attachments`")
@@ -36,32 +36,32 @@ class FileIn(BaseModel):
         return self
 
 
-class GeneratedIn(BaseModel):
+class GeneratedFileIn(BaseModel):
     """A file that is made for each letter when it is sent, of the account and of the event's data."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, title="GeneratedFile")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: GeneratedKind
 
 
 CID_NAME: TypeAdapter[str] = TypeAdapter(CidName)
-AttachmentIn = Annotated[FileIn | GeneratedIn, Field(discriminator="kind")]
+AttachmentIn = Annotated[AttachedFileIn | GeneratedFileIn, Field(discriminator="kind")]
 
 
-def _no_repetitions(given: list[FileIn | GeneratedIn]) -> list[FileIn | GeneratedIn]:
-    made = [spec.kind for spec in given if isinstance(spec, GeneratedIn)]
+def _no_repetitions(given: list[AttachedFileIn | GeneratedFileIn]) -> list[AttachedFileIn | GeneratedFileIn]:
+    made = [spec.kind for spec in given if isinstance(spec, GeneratedFileIn)]
     if len(made) != len(set(made)):
         raise ValueError("Name each kind of a made file once.")
-    shown = [PAYMENT_QR, BRAND_LOGO, *(spec.name for spec in given if isinstance(spec, FileIn) and spec.inline)]
+    shown = [PAYMENT_QR, BRAND_LOGO, *(spec.name for spec in given if isinstance(spec, AttachedFileIn) and spec.inline)]
     if len(shown) != len(set(shown)):
         raise ValueError(f"Give each inline file a name of its own, other than {PAYMENT_QR} and {BRAND_LOGO}: the HTML knows it by that.")
     return given
 
 
 Attachments = Annotated[list[AttachmentIn], Field(max_length=MOST), AfterValidator(_no_repetitions)]
-_STORED: TypeAdapter[list[FileIn | GeneratedIn]] = TypeAdapter(list[AttachmentIn])
+_STORED: TypeAdapter[list[AttachedFileIn | GeneratedFileIn]] = TypeAdapter(list[AttachmentIn])
 
 
-def read_specs(specs: Sequence[Any]) -> list[FileIn | GeneratedIn]:
+def read_specs(specs: Sequence[Any]) -> list[AttachedFileIn | GeneratedFileIn]:
     """The stored list of a message as shapes: of a version's, with what the brand adds. pydantic's ValidationError when it is none."""
     return _STORED.validate_python(list(specs))

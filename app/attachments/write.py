@@ -15,7 +15,7 @@ from app.attachments.files import File
 from app.attachments.keep import MOST_TOGETHER
 from app.attachments.names import apart, clean_name
 from app.attachments.payment_qr import NoPayee, as_png, payee_of, payload, sum_to_pay
-from app.attachments.shapes import PAYMENT_QR, FileIn, GeneratedIn, GeneratedKind, read_specs
+from app.attachments.shapes import PAYMENT_QR, AttachedFileIn, GeneratedFileIn, GeneratedKind, read_specs
 from app.attachments.statement import Statement, as_csv, specimen, statement_of
 from app.attachments.statement_pdf import as_pdf
 from app.attachments.store import PostgresStore, Shelf, Store, TooMuch
@@ -57,13 +57,13 @@ async def files_of(
     `specs` are `message.attachments`; `data` is the event's, as stored or as templates have it; without an account (a preview) the made files are specimens.
     A calendar is left out where there is no day to write down. `shelf`, where given, remembers uploaded files between letters."""
     chosen = _read(specs)
-    kept = await _uploaded(session, {spec.id for spec in chosen if isinstance(spec, FileIn)}, store or PostgresStore(), shelf)
+    kept = await _uploaded(session, {spec.id for spec in chosen if isinstance(spec, AttachedFileIn)}, store or PostgresStore(), shelf)
     occasion: Occasion | None = None
-    if any(isinstance(spec, GeneratedIn) for spec in chosen):
+    if any(isinstance(spec, GeneratedFileIn) for spec in chosen):
         occasion = await _occasion(session, account_id, brand_settings, data, moment, words_of(locale))
     files: list[File] = []
     for spec in chosen:
-        if isinstance(spec, FileIn):
+        if isinstance(spec, AttachedFileIn):
             files.append(_as_said(spec, kept[spec.id]))
         elif occasion is not None and (made := await MADE[spec.kind](occasion)) is not None:
             files.append(made)
@@ -72,7 +72,7 @@ async def files_of(
     return [replace(file, name=name) for file, name in zip(files, _names(files), strict=True)]
 
 
-def _read(specs: Sequence[dict[str, Any]]) -> list[FileIn | GeneratedIn]:
+def _read(specs: Sequence[dict[str, Any]]) -> list[AttachedFileIn | GeneratedFileIn]:
     try:
         return read_specs(specs)
     except ValidationError:
@@ -103,7 +103,7 @@ async def _occasion(session: Executor, account_id: UUID | None, brand: Mapping[s
     return Occasion(statement, data, brand, moment, words, str(account_id))
 
 
-def _as_said(spec: FileIn, file: File) -> File:
+def _as_said(spec: AttachedFileIn, file: File) -> File:
     if spec.name is None:
         return file
     name = spec.name if spec.inline else clean_name(spec.name, file.content_type.partition(";")[0])  # the HTML knows an inline one by just this name

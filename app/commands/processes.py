@@ -74,7 +74,8 @@ def serve(host: Host = None, port: Port = None) -> None:
 
 def worker(
     queue: Annotated[
-        list[str] | None, typer.Option(help="plan, mail, cron, scan, reports, webhooks, bounces or smpp:<gateway>:<slot>; may be repeated; without it, all of them")
+        list[str] | None,
+        typer.Option(help="plan, mail, cron, scan, reports, webhooks, bounces or smpp:<gateway>:<slot>; may be repeated; without it, all of them"),
     ] = None,
     metrics_port: Annotated[int | None, typer.Option(min=1, max=65535, help="serve Prometheus metrics on this port")] = None,
 ) -> None:

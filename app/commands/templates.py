@@ -149,9 +149,8 @@ async def _faults_of(session: "AsyncSession", filed: Filed, *, publish: bool) ->
 
     from app.catalogue.models import NotificationType
     from app.core.problems import as_field_error
-    from app.rendering.looks import layouts_of
     from app.rendering.models import Template, TemplateVersion
-    from app.rendering.proof import proved
+    from app.rendering.publication import proved_now
     from app.rendering.version_shapes import VersionIn, objections
 
     code, channel, locale = filed.place
@@ -169,7 +168,7 @@ async def _faults_of(session: "AsyncSession", filed: Filed, *, publish: bool) ->
     faults = await objections(session, channel, version)
     if publish and not faults:
         words = TemplateVersion(template_id=UUID(int=0), version=1, created_by="", **version.stored())
-        faults = proved(code, kind.data_schema, channel, locale, words, await layouts_of(session)).faults
+        faults = (await proved_now(session, kind, channel, locale, words)).faults
     return [_placed(filed, fault) for fault in faults]
 
 

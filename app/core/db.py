@@ -67,7 +67,8 @@ def long_text(**more: Any) -> Any:
 
 
 def json_field(**more: Any) -> Any:
-    return Field(sa_type=JSONB, **more)
+    """None is NULL: JSON's own `null` is no value of ours."""
+    return Field(sa_type=JSONB(none_as_null=True), **more)
 
 
 def one_of(name: str, *values: str) -> sa.CheckConstraint:

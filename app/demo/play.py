@@ -18,6 +18,7 @@ from app.demo.feed import Feed, table
 from app.demo.script import (
     BALANCES,
     BATCH,
+    DEAD_MAIL,
     LONG_SMS,
     LONG_SMS_TEXT,
     MAILBOX_OPTIONS,
@@ -136,6 +137,8 @@ async def make_accounts(api: httpx.AsyncClient) -> None:
     zone = zone_with_day(datetime.now(UTC))
     for subscriber in SUBSCRIBERS:
         await call(api, "PUT", f"/accounts/{subscriber.number}", json=subscriber.body(zone))
+    # In an earlier demonstration the mail server has called one of them dead; this one wants to show it again.
+    await api.delete("/suppressions", params={"channel": "email", "address": DEAD_MAIL, "reason": "hard_bounce"})
     typer.echo(f"  {len(SUBSCRIBERS)} accounts in {zone}, where it is day")
 
 

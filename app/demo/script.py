@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 UNDELIVERABLE = "13"  # taken, then a receipt that says UNDELIV
 REFUSED = "14"  # refused at submit: ESME_RINVDSTADR
 NOBODY = "nobody"  # refused at RCPT: 550 5.1.1
+DEAD_MAIL = f"{NOBODY}@example.org"
 
 SMSC_OPTIONS = ["--receipt-delay", "0.7", "--outcome", f"{UNDELIVERABLE}=UNDELIV", "--error", f"{REFUSED}=0x0B"]
 MAILBOX_OPTIONS = ["--rule", f"{NOBODY}@*=550 5.1.1 No such user here"]
@@ -69,7 +70,7 @@ SUBSCRIBERS = (
     Subscriber("100503", "Вера Смирнова", "ru", "+79160000103", "vera@example.org"),
     Subscriber("100504", "Emma Brown", "en", "+79160000104", "emma@example.org"),
     Subscriber("100505", "Frank Green", "en", f"+791600002{UNDELIVERABLE}"),
-    Subscriber("100506", "Галина Орлова", "ru", email=f"{NOBODY}@example.org"),
+    Subscriber("100506", "Галина Орлова", "ru", email=DEAD_MAIL),
     Subscriber("100507", "Harry White", "en", f"+791600003{REFUSED}", "harry@example.org"),
     Subscriber("100508", "Дмитрий Кузнецов", "ru-RU", "+79160000108", "dmitry@example.org"),
     Subscriber("100509", "Игорь Волков", "ru", "+79160000109", balance="500.00"),

@@ -24,7 +24,7 @@ from app.core.errors import Unavailable
 from app.core.http import Guarded
 from app.core.limits import Rate
 from app.core.money import price_string
-from app.desk.audience_shapes import NOTES, AudienceFilter, AudienceIn, AudienceOut, Note, SampleOut
+from app.desk.audience_shapes import NOTES, AudienceFilter, AudienceIn, AudienceNote, AudienceOut, AudienceSampleOut
 from app.desk.preview import Killed
 from app.desk.preview_case import account_seen, data_of, of_job
 from app.desk.preview_words import Stored, look_of, stored
@@ -202,7 +202,7 @@ def _shown(version: Stored, found: Found, costs: Costs) -> AudienceOut:
         accounts_in_other_words=found.others,
         parts=round(costs.parts * scale) if is_told else None,
         cost=price_string((costs.cost * scale).quantize(Decimal("0.01"))) if is_told and costs.unpriced < rendered else None,
-        sample=SampleOut(accounts=len(found.sample), messages=costs.messages, failed=costs.failed, unpriced=costs.unpriced),
+        sample=AudienceSampleOut(accounts=len(found.sample), messages=costs.messages, failed=costs.failed, unpriced=costs.unpriced),
         notes=[_note(code, found, costs) for code in _notes(version, found, costs)],
     )
 
@@ -225,7 +225,7 @@ def _notes(version: Stored, found: Found, costs: Costs) -> Iterator[str]:
         yield "one_channel_after_another"
 
 
-def _note(code: str, found: Found, costs: Costs) -> Note:
+def _note(code: str, found: Found, costs: Costs) -> AudienceNote:
     figures = {"sample": len(found.sample), "messages": costs.messages, "failed": costs.failed, "unpriced": costs.unpriced}
     detail, detail_ru = (said.format(**figures) for said in NOTES[code])
-    return Note(code=code, detail=detail, detail_ru=detail_ru)
+    return AudienceNote(code=code, detail=detail, detail_ru=detail_ru)

@@ -79,7 +79,7 @@ class AudienceIn(BaseModel):
     filter: AudienceFilter = Field(default_factory=AudienceFilter)
 
 
-class Note(BaseModel):
+class AudienceNote(BaseModel):
     """What to know of the numbers."""
 
     code: str
@@ -87,7 +87,7 @@ class Note(BaseModel):
     detail_ru: str
 
 
-class SampleOut(BaseModel):
+class AudienceSampleOut(BaseModel):
     accounts: int
     messages: int
     failed: int = Field(description="Messages that could not be rendered")
@@ -107,5 +107,5 @@ class AudienceOut(BaseModel):
     accounts_in_other_words: int = Field(description="Accounts that are told the same by the template of another language")
     parts: int | None
     cost: str | None
-    sample: SampleOut
-    notes: list[Note]
+    sample: AudienceSampleOut
+    notes: list[AudienceNote]

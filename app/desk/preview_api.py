@@ -29,8 +29,11 @@ from app.gateways.router import NO_ATTRIBUTES, Road
 from app.notifications.rows import cut
 from app.rendering.api import Channel, Tag
 from app.rendering.enclosures import opened
+from app.rendering.looks import brands_of
+from app.rendering.payees import PAYMENT_QR, no_payee
+from app.rendering.proof import stated
 from app.rendering.sms_words import analyse, cost_of
-from app.rendering.version_shapes import ProblemOut, VersionIn, misfits, shown_problem, strangers
+from app.rendering.version_shapes import TemplateProblemOut, VersionIn, misfits, shown_problem, strangers
 from app.sms.segment import Encoding
 
 router = APIRouter(prefix="/templates", tags=["templates"], route_class=Guarded)
@@ -65,7 +68,7 @@ class PreviewIn(VersionIn):
         return self
 
 
-class ForeignOut(BaseModel):
+class ForeignCharacterOut(BaseModel):
     """A character that the alphabet of the gateway lacks."""
 
     model_config = ConfigDict(extra="forbid")
@@ -76,7 +79,7 @@ class ForeignOut(BaseModel):
     instead: str | None = Field(description='What to type there: `""` nothing; null: it has no likeness')
 
 
-class WithoutOut(BaseModel):
+class WithoutForeignOut(BaseModel):
     """The text with each `instead` in its place, and without those that have none."""
 
     model_config = ConfigDict(extra="forbid")
@@ -85,7 +88,7 @@ class WithoutOut(BaseModel):
     segments: int
 
 
-class SavingOut(BaseModel):
+class SmsSavingOut(BaseModel):
     """`saved` is below zero where it would take more."""
 
     model_config = ConfigDict(extra="forbid")
@@ -94,7 +97,7 @@ class SavingOut(BaseModel):
     saved: int
 
 
-class SmsOut(BaseModel):
+class PreviewSmsOut(BaseModel):
     """How the text is counted by the gateway that it would go by now; without one as most of them count."""
 
     model_config = ConfigDict(extra="forbid")
@@ -103,13 +106,13 @@ class SmsOut(BaseModel):
     units: int = Field(description="Septets, or UTF-16 units, of the whole")
     segments: int = Field(description="The parts that are billed")
     units_left: int = Field(description="That fit into the last part")
-    forced_ucs2_by: list[ForeignOut] = Field(description="At most 100")
-    without_them: WithoutOut
-    typography: SavingOut
-    translit: SavingOut
+    forced_ucs2_by: list[ForeignCharacterOut] = Field(description="At most 100")
+    without_them: WithoutForeignOut
+    typography: SmsSavingOut
+    translit: SmsSavingOut
 
 
-class WorstOut(BaseModel):
+class WorstCaseOut(BaseModel):
     """With the longest values that are plausible."""
 
     model_config = ConfigDict(extra="forbid")
@@ -117,7 +120,7 @@ class WorstOut(BaseModel):
     segments: int
 
 
-class PriceOut(BaseModel):
+class PreviewPriceOut(BaseModel):
     """What it costs on the way that it would go now."""
 
     model_config = ConfigDict(extra="forbid")
@@ -128,7 +131,7 @@ class PriceOut(BaseModel):
     total: str
 
 
-class FileOut(BaseModel):
+class PreviewFileOut(BaseModel):
     """A file of a letter. Inline ones stand in the HTML as `cid:<name>`."""
 
     model_config = ConfigDict(extra="forbid")
@@ -153,12 +156,12 @@ class PreviewOut(BaseModel):
     subject: str | None = None
     text: str | None = None
     html: str | None = Field(default=None, description="To be shown in a sandboxed frame")
-    sms: SmsOut | None = None
-    worst_case: WorstOut | None = Field(default=None, description="Of an SMS; null where no type says which values there may be")
-    price: PriceOut | None = Field(default=None, description="Of an SMS; null where no gateway or no price is known")
-    attachments: list[FileOut] = Field(default_factory=list)
-    problems: list[ProblemOut] = Field(default_factory=list)
-    warnings: list[ProblemOut] = Field(default_factory=list)
+    sms: PreviewSmsOut | None = None
+    worst_case: WorstCaseOut | None = Field(default=None, description="Of an SMS; null where no type says which values there may be")
+    price: PreviewPriceOut | None = Field(default=None, description="Of an SMS; null where no gateway or no price is known")
+    attachments: list[PreviewFileOut] = Field(default_factory=list)
+    problems: list[TemplateProblemOut] = Field(default_factory=list)
+    warnings: list[TemplateProblemOut] = Field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +185,7 @@ async def preview(given: PreviewIn, request: Request, caller: MayReadTemplates) 
     answer = await state.previews.render(asked.job)
     if isinstance(answer, Killed):
         answer = with_killed(answer)
-    out = asked.out.model_copy(update={name: [ProblemOut.model_validate(one) for one in answer[name]] for name in ("problems", "warnings")})
+    out = asked.out.model_copy(update={name: [TemplateProblemOut.model_validate(one) for one in answer[name]] for name in ("problems", "warnings")})
     if answer["words"] is None:
         return out
     words = words_of(answer["words"])
@@ -190,10 +193,10 @@ async def preview(given: PreviewIn, request: Request, caller: MayReadTemplates) 
     async with state.database.transaction() as session:
         if out.channel == "sms":
             road = await _road(session, asked.kind, asked.case)
-            out.sms = SmsOut.model_validate(analyse(words.text, road))
+            out.sms = PreviewSmsOut.model_validate(analyse(words.text, road))
             out.price = _price(road, out.sms.segments)
             if answer["worst"] is not None:
-                out.worst_case = WorstOut(segments=cut(road, answer["worst"])[1])
+                out.worst_case = WorstCaseOut(segments=cut(road, answer["worst"])[1])
         else:
             await _add_files(session, out, asked, words.attachments or ())
     return out
@@ -234,26 +237,30 @@ async def _road(session: AsyncSession, kind: NotificationType | None, case: Case
     return router.choose("sms", kind.code if kind is not None else "", address, case.account_id, attributes, operators.get(address))
 
 
-def _price(road: Road | None, parts: int) -> PriceOut | None:
+def _price(road: Road | None, parts: int) -> PreviewPriceOut | None:
     total = cost_of(parts, road)
     if road is None or road.price is None or total is None:
         return None
-    return PriceOut(gateway=road.name, route=road.route, per_part=price_string(road.price), total=price_string(total))
+    return PreviewPriceOut(gateway=road.name, route=road.route, per_part=price_string(road.price), total=price_string(total))
 
 
 async def _add_files(session: AsyncSession, out: PreviewOut, asked: Asked, specs: Sequence[Mapping[str, Any]]) -> None:
     """Those of a made-up account are specimens."""
     account_id = None if asked.case.account_id == NOBODY else asked.case.account_id
     brand, (wanted, data) = asked.job["brand"], opened(specs)
+    if any(spec["kind"] == PAYMENT_QR for spec in wanted) and (lacking := no_payee(await brands_of(session))) is not None:
+        out.problems.append(shown_problem(stated(lacking)))
+        if brand is None or brand["settings"]["payee"] is None:  # the letter would not go; the other files can be looked at all the same
+            wanted = [spec for spec in wanted if spec["kind"] != PAYMENT_QR]
     try:
         files = await files_of(session, wanted, account_id, brand["settings"] if brand else {}, data, now(), out.locale)
     except AttachmentMissing as error:
         detail, detail_ru = f"A file cannot be had: {error}.", f"Файл получить нельзя: {error}."
-        out.problems.append(ProblemOut(pointer="/attachments", code="attachment_missing", detail=detail, detail_ru=detail_ru))
+        out.problems.append(TemplateProblemOut(pointer="/attachments", code="attachment_missing", detail=detail, detail_ru=detail_ru))
         return
     out.attachments = [_shown(file) for file in files]
 
 
-def _shown(file: File) -> FileOut:
+def _shown(file: File) -> PreviewFileOut:
     content = base64.b64encode(file.data).decode() if len(file.data) <= SHOWN_BYTES else None
-    return FileOut(name=file.name, content_type=file.content_type, size=len(file.data), inline=file.inline, content=content)
+    return PreviewFileOut(name=file.name, content_type=file.content_type, size=len(file.data), inline=file.inline, content=content)

@@ -115,7 +115,7 @@ def render(job: Mapping[str, Any]) -> dict[str, Any]:
     if job["invents"]:
         values = _invented(channel, sources, values)
     if job["has_type"]:
-        proof = proved(code, job["schema"], channel, job["locale"], sources)
+        proof = proved(code, job["schema"], channel, job["locale"], sources, version.layouts, job["of_brands"])
         faults, warnings = [*proof.faults], [*proof.warnings]
     else:
         faults, warnings = unknown(channel, sources, values), []
@@ -220,6 +220,7 @@ SAMPLE: dict[str, Any] = {
     "schema": None,
     "brand": None,
     "layouts": {},
+    "of_brands": [],
     "template_id": str(UUID(int=0)),
     "number": 1,
     "version": {

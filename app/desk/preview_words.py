@@ -79,12 +79,13 @@ def job_of(channel: str, kind: NotificationType | None, locale: str, fields: Map
 
 
 async def look_of(session: AsyncSession, fields: Mapping[str, Any], attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The brand of an account with these attributes, and the layouts that the version may be set into, as `preview_child` is told of them."""
-    brand = (await brands_of(session)).of(attributes)
-    wanted = {name for name in (DEFAULT, fields["layout"], brand.settings.layout) if name is not None}
+    """The brand of an account with these attributes, and the layouts that the version may be set into by any brand, as `preview_child` is told of them."""
+    brands = await brands_of(session)
+    brand = brands.of(attributes)
+    wanted = {DEFAULT, fields["layout"], *brands.layouts}
     layouts = {name: {"html": layout.html, "mjml": layout.mjml} for name, layout in (await layouts_of(session)).items() if name in wanted}
     settings = brand.settings.model_dump(mode="json")
-    return {"layouts": layouts, "brand": None if brand is BUILT_IN else {"name": brand.name, "settings": settings}}
+    return {"layouts": layouts, "of_brands": brands.layouts, "brand": None if brand is BUILT_IN else {"name": brand.name, "settings": settings}}
 
 
 def words_of(said: Mapping[str, Any]) -> Composed:

@@ -42,6 +42,8 @@ router = APIRouter(prefix="/templates", tags=["templates"], route_class=Guarded)
 TESTS = Rate("tests", 10, 10)  # messages of one key
 OF_USE = timedelta(hours=1)
 IS_TEST = sa.text("UPDATE message SET test = true WHERE id = ANY(CAST(:ids AS uuid[]))")
+# What was sent can be read for ever: the template is not deleted any more. No row where it has been just now.
+USED = sa.text("UPDATE template SET used_at = coalesce(used_at, :now) WHERE id = :id RETURNING id")
 # As whoever writes to an account does: an erasure has been before it, or comes after it and finds the message.
 LOCK = sa.text("SELECT id FROM account WHERE id = :id AND status <> 'erased' FOR NO KEY UPDATE")
 
@@ -154,6 +156,8 @@ async def send(session: AsyncSession, caller: Caller, tried: Tried, addresses: S
     version, case = tried.version, tried.case
     if case.account_id != NOBODY and (await session.execute(LOCK, {"id": case.account_id})).first() is None:
         raise Conflict("The account was erased just now.", code="erased")
+    if (await session.execute(USED, {"id": version.template_id, "now": moment})).first() is None:
+        raise Conflict("The template was deleted just now.", code="template_deleted")
     code, channel = version.kind.code, version.channel
     router, stops = await Roads().look(session), await Stops.look(session)
     operators = await operators_of(session, addresses) if router.asks_operator and channel == "sms" else {}

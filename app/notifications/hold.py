@@ -58,7 +58,7 @@ SELECT d.message_id FROM unnest(CAST(:priorities AS smallint[])) AS p(priority) 
 HELD = sa.text(f"""
 WITH barred AS MATERIALIZED ({barred("SELECT address FROM message WHERE id = ANY(CAST(:ids AS uuid[]))")})
 SELECT m.id, m.account_id, m.event_id, m.type, m.channel, m.contact_id, m.address, m.subject, m.text, m.html, m.locale, m.template_id, m.template_version, m.encoding, m.parts,
-       m.brand, CAST(nullif(m.attachments, 'null') AS text) AS attachments,
+       m.brand, CAST(m.attachments AS text) AS attachments,
        e.source, e.time, CASE WHEN m.resend_of IS NULL THEN CAST(e.data AS text) END AS data, c.label, b.dead, c.id IS NULL AS contact_gone, c.origin = 'billing' OR c.verified_at IS NOT NULL AS verified, o.resent, o.gateway,
        m.leads, o.priority, o.after_message, o.message_id, EXISTS (SELECT FROM notification_event n WHERE n.message_id = m.id) AS is_joined
 FROM message m JOIN outbox o ON o.message_id = m.id LEFT JOIN event e ON e.id = m.event_id LEFT JOIN contact c ON c.id = m.contact_id
@@ -171,7 +171,11 @@ class Holding:
                     queued.append((row.id, row.gateway, row.parts, until[row.id]))
                     continue
                 attributes = orjson.loads(account.attributes_json) if router.asks_attributes else NO_ATTRIBUTES
-                road = SIMULATED_ROAD if row.gateway == SIMULATED else router.choose(row.channel, row.type, row.address, row.account_id, attributes, operators.get(row.address))
+                road = (
+                    SIMULATED_ROAD
+                    if row.gateway == SIMULATED
+                    else router.choose(row.channel, row.type, row.address, row.account_id, attributes, operators.get(row.address))
+                )
                 words = recut_for(road, self._words(row, account, moment, fresh.get(row.id), news.get(row.id)))
                 by = (road.name, road.route, road.sender, road.price) if road else (None, None, None, None)
                 written = (words.subject, words.text, words.html, words.locale, words.template_id, words.version, words.encoding, words.parts)

@@ -308,7 +308,11 @@ class Planner:
                 log.warning("render_failed", type=event.type, channel=contact.channel, detail=str(error), event_id=str(event.id))
                 decisions.append(skipped_decision(event.type, Skipped(contact.channel, contact.id, "render_failed")))
                 continue
-            road = SIMULATED_ROAD if event.test else router.choose(contact.channel, event.type, contact.address, account.id, attributes, operators.get(contact.address))
+            road = (
+                SIMULATED_ROAD
+                if event.test
+                else router.choose(contact.channel, event.type, contact.address, account.id, attributes, operators.get(contact.address))
+            )
             name = road.name if road else None
             words = cut_for(road, words)
             stopped = stops.hold(event.type, name)

@@ -68,12 +68,13 @@ class TemplateOut(BaseModel):
     locale: str
     published_version: int | None = Field(description="The one that is sent; null: none")
     archived_at: datetime | None = Field(description="Put away: not sent, and shown only to who asks for it")
+    used_at: datetime | None = Field(description="First published, or sent as a test; null: never, and it can be deleted")
     revision: int
     created_at: datetime
     updated_at: datetime
 
 
-class CloneIn(BaseModel):
+class TemplateCloneIn(BaseModel):
     """Where the copy stands. What is left out is as with the original; one of type, channel and locale has to be another."""
 
     model_config = ConfigDict(extra="forbid")

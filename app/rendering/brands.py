@@ -43,29 +43,29 @@ LinkName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
-class Colours(BaseModel):
+class BrandColours(BaseModel):
     """Of letters, as `#rrggbb`."""
 
-    model_config = ConfigDict(extra="forbid", title="BrandColours")
+    model_config = ConfigDict(extra="forbid")
 
     primary: Colour = Field("#1f5fd0", description="Buttons")
     background: Colour = Field("#eef1f5", description="Behind the letter")
     text: Colour = "#3a4653"
 
 
-class Footer(BaseModel):
+class BrandFooter(BaseModel):
     """The last line of letters, as text. A language that is not there takes the other one's."""
 
-    model_config = ConfigDict(extra="forbid", title="BrandFooter")
+    model_config = ConfigDict(extra="forbid")
 
     ru: Line = ""
     en: Line = ""
 
 
-class Payee(BaseModel):
+class BrandPayee(BaseModel):
     """Requisites for the payment QR (GOST R 56042-2014)."""
 
-    model_config = ConfigDict(extra="forbid", title="BrandPayee")
+    model_config = ConfigDict(extra="forbid")
 
     name: Annotated[Line, Field(min_length=1, max_length=160)]
     personal_account: Annotated[str, StringConstraints(pattern=r"^[0-9]{20}$")]
@@ -76,10 +76,10 @@ class Payee(BaseModel):
     kpp: Annotated[str, StringConstraints(pattern=r"^[0-9]{9}$")] | None = None
 
 
-class Match(BaseModel):
+class BrandMatch(BaseModel):
     """An account is this brand's when its attribute has this value; true is not 1."""
 
-    model_config = ConfigDict(extra="forbid", title="BrandMatch")
+    model_config = ConfigDict(extra="forbid")
 
     attribute: Annotated[str, Field(min_length=1, max_length=64, pattern=LINE)]
     value: StrictBool | StrictInt | Annotated[str, Field(max_length=1000)]
@@ -92,18 +92,18 @@ class Match(BaseModel):
 class BrandSettings(BaseModel):
     """Everything that makes a brand. What is left out is as the built-in brand has it, or as the gateway does."""
 
-    model_config = ConfigDict(extra="forbid", title="BrandSettings")
+    model_config = ConfigDict(extra="forbid")
 
     title: Line | None = Field(default=None, description="What subscribers call it; the name of the brand when left out")
     sender: Mailbox | None = Field(default=None, description="From of its letters, e.g. `My ISP <hello@isp.example>`; else the gateway's")
     reply_to: Mailbox | None = None
     layout: Name | None = Field(default=None, description="For words that name no layout of their own")
-    colours: Colours = Field(default_factory=Colours)
+    colours: BrandColours = Field(default_factory=BrandColours)
     logo: UUID | None = Field(default=None, description="An uploaded picture, from `POST /attachments`")
     links: dict[LinkName, Link] = Field(default_factory=dict, max_length=20, description="`links.<name>` of templates: cabinet, site, ...")
-    footer: Footer = Field(default_factory=Footer)
-    payee: Payee | None = None
-    match: Match | None = Field(default=None, description="Which accounts are its own")
+    footer: BrandFooter = Field(default_factory=BrandFooter)
+    payee: BrandPayee | None = None
+    match: BrandMatch | None = Field(default=None, description="Which accounts are its own")
     is_default: StrictBool = Field(default=False, description="For accounts that no brand matches. At most one brand is")
 
     @field_validator("links")
@@ -131,6 +131,11 @@ class Chosen:
     @property
     def links(self) -> Mapping[str, str]:
         return self.settings.links
+
+    @property
+    def serves(self) -> bool:
+        """Whether an account may have it."""
+        return self.settings.match is not None or self.settings.is_default
 
     def values(self, locale: str) -> dict[str, Any]:
         """What templates of this language find as `brand`."""
@@ -179,6 +184,21 @@ class Brands:
 
     def __bool__(self) -> bool:
         return bool(self.by_name)
+
+    @property
+    def has_default(self) -> bool:
+        """Whether no account is left to the built-in one."""
+        return self._default is not BUILT_IN
+
+    @property
+    def layouts(self) -> list[str]:
+        """That they have, by name."""
+        return sorted({brand.settings.layout for brand in self.by_name.values() if brand.settings.layout is not None})
+
+    def with_other(self, name: str, settings: BrandSettings | None) -> "Brands":
+        """As they would be with this brand changed, added, or (without settings) taken away."""
+        others = [brand for brand in self.by_name.values() if brand.name != name]
+        return Brands([*others, Chosen(name, settings)] if settings is not None else others)
 
     def of(self, attributes: Mapping[str, Any]) -> Chosen:
         """The brand of an account with these attributes."""

@@ -8,31 +8,34 @@ from fastapi import APIRouter, Path, Response
 from pydantic import ConfigDict
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.attachments.content import IMAGES
 from app.core import audit
 from app.core.auth import MayReadTemplates, MayWriteTemplates
 from app.core.clock import now
 from app.core.db import SessionDep
-from app.core.errors import Conflict, NotFound, field_invalid
+from app.core.errors import Conflict, FieldError, Invalid, NotFound, field_invalid
 from app.core.http import Guarded
 from app.core.page import Page, Paging, encode_cursor
 from app.core.preconditions import IfMatch, etag, require_match
 from app.rendering.brands import BrandSettings, Name
-from app.rendering.layouts_api import is_there
+from app.rendering.layouts_api import UNDRESSED, is_there, objections
+from app.rendering.letters import DEFAULT
+from app.rendering.looks import ALONE, brands_of, layouts_of
 from app.rendering.models import Brand
+from app.rendering.payees import loses_payee
 
 router = APIRouter(prefix="/brands", tags=["brands"], route_class=Guarded)
 
-# One at a time: no two become the default one at once. Whoever reads does not wait.
-ALONE = sa.text("LOCK TABLE brand IN SHARE ROW EXCLUSIVE MODE")
+LARGEST_LOGO = 1 << 20  # octets: it goes with every letter of the brand
 DEFAULT_BRAND = sa.text("SELECT name FROM brand WHERE CAST(settings ->> 'is_default' AS bool) AND name <> :name")
 # Kept until the commit: it is not deleted under our hands.
-LOGO = sa.text("SELECT content_type FROM attachment WHERE id = :id FOR KEY SHARE")
+LOGO = sa.text("SELECT content_type, size FROM attachment WHERE id = :id FOR KEY SHARE")
 WAITING = sa.text("SELECT EXISTS (SELECT FROM outbox o JOIN message m ON m.id = o.message_id WHERE m.brand = :name)")
 NamePath = Annotated[Name, Path(description="The brand. Among several that fit an account the first by name is taken")]
 
 
 class BrandOut(BrandSettings):
-    model_config = ConfigDict(extra="forbid", title="BrandOut")
+    model_config = ConfigDict(extra="forbid")
 
     name: str
     revision: int
@@ -81,7 +84,11 @@ async def put_brand(
 
 @router.delete("/{name}", operation_id="delete_brand", summary="Delete a brand that no waiting message is of", status_code=204)
 async def delete_brand(name: NamePath, session: SessionDep, caller: MayWriteTemplates) -> None:
+    await session.execute(ALONE)
     row = await found(session, name, lock=True)
+    brands = await brands_of(session)
+    if (fault := await loses_payee(session, brands, brands.with_other(name, None))) is not None:
+        raise Conflict(fault.detail, code="brand_in_use")
     if (await session.execute(WAITING, {"name": name})).scalar():
         raise Conflict("Messages in its name wait to be sent: take its `match` away first, and wait until they are gone.", code="brand_in_use")
     await session.delete(row)
@@ -89,17 +96,26 @@ async def delete_brand(name: NamePath, session: SessionDep, caller: MayWriteTemp
 
 
 async def check(session: AsyncSession, name: str, given: BrandSettings) -> None:
-    """What it names is there, and there is no second default one. Invalid or Conflict otherwise."""
+    """What it names is there, there is no second default one, and every letter that is sent could be written in its name. Invalid or Conflict otherwise."""
     if given.layout is not None and not await is_there(session, given.layout):
         raise field_invalid(("layout",), "unknown_layout", f"There is no layout {given.layout}.")
     if given.logo is not None:
-        kind = (await session.execute(LOGO, {"id": given.logo})).scalar()
-        if kind is None:
+        file: Any = (await session.execute(LOGO, {"id": given.logo})).first()
+        if file is None:
             raise field_invalid(("logo",), "unknown_attachment", "There is no uploaded file of this id.")
-        if not kind.startswith("image/"):
-            raise field_invalid(("logo",), "not_a_picture", f"A logo is a picture, and this is {kind}.")
+        if file.content_type not in IMAGES:
+            raise field_invalid(("logo",), "not_a_picture", f"A logo is a picture, and this is {file.content_type}.")
+        if file.size > LARGEST_LOGO:
+            raise field_invalid(("logo",), "too_large", f"A logo goes with every letter: it may have at most {LARGEST_LOGO >> 20} MiB.")
     if given.is_default and (other := (await session.execute(DEFAULT_BRAND, {"name": name})).scalar()) is not None:
         raise Conflict(f"{other} is the default brand: take `is_default` from it first.", code="default_brand_exists")
+    if given.layout not in (None, DEFAULT):
+        layout = (await layouts_of(session))[given.layout]
+        if faults := await objections(session, layout, UNDRESSED):
+            raise Invalid(f"/layout: {faults[0].detail}", errors=[FieldError("/layout", fault.code, fault.detail) for fault in faults[:50]])
+    brands = await brands_of(session)
+    if (fault := await loses_payee(session, brands, brands.with_other(name, given))) is not None:
+        raise Invalid(f"{fault.pointer}: {fault.detail}", errors=[fault])
 
 
 async def found(session: AsyncSession, name: str, *, lock: bool = False) -> Brand:

@@ -24,7 +24,7 @@ from app.rendering.brands import BUILT_IN, Name
 from app.rendering.engine import RenderFailed, compile_part, parse, places_of
 from app.rendering.formats import style_of
 from app.rendering.letters import DEFAULT, Body, Layout, Undressed, built_in, dressed
-from app.rendering.looks import layouts_of
+from app.rendering.looks import ALONE, layouts_of
 from app.rendering.models import EmailLayout
 from app.rendering.proof import PlacedError, placed, sample_around
 from app.rendering.syntax import unknown_names
@@ -38,6 +38,11 @@ SELECT t.name, v.html, v.mjml FROM template t JOIN template_version v ON v.templ
 WHERE (v.html IS NOT NULL OR v.mjml IS NOT NULL) AND (v.layout = :name OR (v.layout IS NULL OR v.layout = 'default') AND
       (:name = 'default' OR EXISTS (SELECT FROM brand WHERE settings ->> 'layout' = :name)))
 ORDER BY t.id
+""")
+# Those that a brand which names this layout would put into it.
+UNDRESSED = sa.text("""
+SELECT t.name, v.html, v.mjml FROM template t JOIN template_version v ON v.template_id = t.id AND v.version = t.published_version
+WHERE (v.html IS NOT NULL OR v.mjml IS NOT NULL) AND (v.layout IS NULL OR v.layout = 'default') ORDER BY t.id
 """)
 THERE = sa.text("SELECT name FROM email_layout WHERE name = :name FOR KEY SHARE")
 WORDS = {"html": "<p>{{ account.number }}</p>", "mjml": "<mj-section><mj-column><mj-text>{{ account.number }}</mj-text></mj-column></mj-section>"}
@@ -99,10 +104,8 @@ async def put_layout(
     name: NamePath, given: LayoutIn, session: SessionDep, response: Response, caller: MayWriteTemplates, *, if_match: IfMatch = None
 ) -> LayoutOut:
     """It is tried with words of each kind, in Russian and English, and with every published letter that stands in it. Letters have it from the next one on."""
-    layout = Layout(name, given.html, given.mjml)
-    layouts = {**await layouts_of(session), name: layout}
-    sent = [tuple(row) for row in (await session.execute(SENT, {"name": name})).all()]
-    if faults := await asyncio.to_thread(lambda: [*faults_of(layout, layouts, sent)]):
+    await session.execute(ALONE)
+    if faults := await objections(session, Layout(name, given.html, given.mjml), SENT):
         raise Invalid(f"{faults[0].pointer}: {faults[0].detail}", errors=faults[:50])
     values = {"name": name, **given.model_dump(), "revision": 1, "updated_at": now(), "updated_by": caller.name}
     added: Any = insert(EmailLayout).values(values).on_conflict_do_nothing().returning(sa.column("name"))
@@ -124,6 +127,7 @@ async def put_layout(
 @router.delete("/{name}", operation_id="delete_layout", summary="Delete a layout that nothing names", status_code=204)
 async def delete_layout(name: NamePath, session: SessionDep, caller: MayWriteTemplates) -> None:
     """Of `default` the one that came with the service comes back."""
+    await session.execute(ALONE)
     # Whoever is about to name it holds the row: he is waited for, and seen.
     row = await session.get(EmailLayout, name, with_for_update=True)
     if row is None:
@@ -132,8 +136,17 @@ async def delete_layout(name: NamePath, session: SessionDep, caller: MayWriteTem
         raise NotFound(f"There is no layout {name}.", code="layout_not_found")
     if name != DEFAULT and (await session.execute(USED, {"name": name})).scalar():
         raise Conflict("A version of a template or a brand names it.", code="layout_in_use")
+    if name == DEFAULT and (faults := await objections(session, built_in()[DEFAULT], SENT)):
+        raise Conflict(f"The one that comes back does not fit: {faults[0].detail}", code="layout_in_use")
     await session.delete(row)
     await audit.record(session, caller, "layout.delete", f"layout:{name}", {key: [value, None] for key, value in told(row).items()})
+
+
+async def objections(session: AsyncSession, layout: Layout, letters: sa.TextClause) -> list[FieldError]:
+    """Everything that keeps this layout from standing around letters: of itself, and of those that are sent (`letters`, by its name)."""
+    layouts = {**await layouts_of(session), layout.name: layout}
+    sent = [tuple(row) for row in (await session.execute(letters, {"name": layout.name})).all()]
+    return await asyncio.to_thread(lambda: [*faults_of(layout, layouts, sent)])
 
 
 def faults_of(layout: Layout, layouts: Mapping[str, Layout], sent: list[tuple[Any, ...]]) -> Iterator[FieldError]:

@@ -15,27 +15,20 @@ from app.core.db import SessionDep
 from app.core.errors import Conflict, Invalid
 from app.core.http import Guarded
 from app.core.preconditions import IfMatch, etag, require_match
-from app.rendering.api import CloneIn, TemplateIn, TemplateOut, added, found, shown, touch
+from app.rendering.api import TemplateCloneIn, TemplateIn, TemplateOut, added, found, shown, touch
 from app.rendering.models import Template, TemplateVersion
 from app.rendering.version_shapes import FIELDS, VersionIn, objections
 from app.rendering.versions_api import newest
 
 router = APIRouter(prefix="/templates", tags=["templates"], route_class=Guarded)
 
-# Ids are times: what came after the template has a larger one, so that only that is looked through. The audit is never pruned; words of the
-# installation itself (`vestnik`) are published without it. A message may also be a test of a version that was not published.
-WAS_USED = sa.text("""
-SELECT EXISTS (SELECT FROM template_version WHERE template_id = :id AND created_by = 'vestnik')
-    OR EXISTS (SELECT FROM audit_record WHERE id > :id AND object = 'template:' || CAST(:id AS text) AND action = 'template.publish')
-    OR EXISTS (SELECT FROM message WHERE id > :id AND template_id = :id)
-""")
 OTHERS = sa.text("""
 SELECT EXISTS (SELECT FROM template WHERE type = :type AND channel = :channel AND id <> :id AND published_version IS NOT NULL)
 """)
 
 
 @router.post("/{template_id}/clone", operation_id="clone_template", summary="Copy a template to another type, channel or language", status_code=201)
-async def clone_template(template_id: UUID, given: CloneIn, session: SessionDep, response: Response, caller: MayWriteTemplates) -> TemplateOut:
+async def clone_template(template_id: UUID, given: TemplateCloneIn, session: SessionDep, response: Response, caller: MayWriteTemplates) -> TemplateOut:
     """The newest version becomes version 1 of the copy, unpublished. Of another channel it takes what that one has: an SMS the text, a letter the text and the name as subject."""
     source = await found(session, template_id)
     name = given.name or (source.name if given.locale is None and given.type is None else None)
@@ -84,6 +77,8 @@ async def archive_template(
                 code="template_in_use",
             )
         await audit.record(session, caller, "template.archive", f"template:{row.id}", {"published_version": [row.published_version, None], "force": force})
+        # An older service beside this one publishes without saying so.
+        row.used_at = row.used_at or (now() if row.published_version is not None else None)
         row.archived_at, row.published_version = now(), None
         touch(row)
     response.headers["ETag"] = etag(row.revision)
@@ -106,12 +101,12 @@ async def restore_template(template_id: UUID, session: SessionDep, response: Res
 
 @router.delete("/{template_id}", operation_id="delete_template", summary="Delete a template that was never used", status_code=204)
 async def delete_template(template_id: UUID, session: SessionDep, caller: MayWriteTemplates, *, if_match: IfMatch = None) -> None:
-    """One that was ever published or sent with stays: what was sent can be read for ever. Archive it instead."""
+    """One that was ever published, or sent as a test, stays: what was sent can be read for ever. Archive it instead."""
     row = await found(session, template_id, lock=True)
     if if_match is not None:
         require_match(if_match, row.revision)
-    if row.published_version is not None or await session.scalar(WAS_USED, {"id": row.id}):
-        raise Conflict("It was published or sent with, and what was sent can be read for ever: archive it instead.", code="template_in_use")
+    if row.used_at is not None or row.published_version is not None:
+        raise Conflict("It was published or sent as a test, and what was sent can be read for ever: archive it instead.", code="template_in_use")
     await session.execute(sa.delete(TemplateVersion).where(sa.column("template_id") == template_id))
     await audit.record(session, caller, "template.delete", f"template:{row.id}", {"type": row.type, "channel": row.channel, "locale": row.locale})
     await session.delete(row)

@@ -11,6 +11,10 @@ from app.rendering.letters import Layout, built_in
 
 LAYOUTS = sa.text("SELECT name, html, mjml FROM email_layout ORDER BY name")
 BRANDS = sa.text("SELECT name, settings FROM brand ORDER BY name").columns(settings=JSONB)
+# What is proved with all brands, layouts and sent letters stays proved: who changes a brand or a layout is alone, who publishes a letter waits for him and
+# makes him wait. Whoever only reads never waits.
+ALONE = sa.text("LOCK TABLE brand IN SHARE ROW EXCLUSIVE MODE")
+STILL = sa.text("LOCK TABLE brand IN SHARE MODE")
 # A number that is another one after every change, also where one is deleted and another one made: for the stamp of what templates are made of.
 STAMP = " + ".join(
     f"(SELECT coalesce(sum(hashtextextended(concat_ws(' ', name, revision, extract(epoch FROM updated_at)), {seed})), 0) FROM {table})"

@@ -1,5 +1,6 @@
 """HTML and MJML read once, from mark to mark: what stands for a mark where it stands, and what a letter may not have."""
 
+import html
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,10 @@ SELF_ENDING = frozenset({"p", "li", "td", "th", "tr", "dt", "dd", "option"})
 RAW = {False: frozenset({"style", "title", "textarea"}), True: frozenset({"mj-style", "mj-title", "mj-preview", "style"})}
 # No mail program runs or loads these; who sees the letter in a browser would.
 REFUSED = frozenset({"script", "iframe", "frame", "frameset", "object", "embed", "applet", "base", "form", "link"})
+# What is in these a parser reads by other rules than ours (HTML, 13.2.5.2 to 13.2.5.5 and 13.2.6.5), and mail programs show nothing of it.
+READ_OTHERWISE = frozenset({"svg", "math", "noscript", "template", "xmp", "plaintext", "noembed", "noframes"})
+RUNS = frozenset({"formaction", "action", "srcdoc"})  # beside everything that begins with `on`
+LINKS = frozenset({"href", "src", "background", "poster", "cite", "longdesc", "data", "background-url", "srcset"})
 MJML = frozenset(
     f"mj-{name}"
     for name in (
@@ -30,11 +35,18 @@ TABLES = frozenset({"table", "mj-table"})
 PARTS_OF_TABLES = frozenset({"thead", "tbody", "tfoot", "caption", "colgroup"})
 OPENS, CLOSES = {"if": "if", "for": "for"}, {"endif": "if", "endfor": "for"}
 BETWEEN = frozenset({"else", "elif"})
-_TAG = re.compile(r"<(?:(?P<comment>!--)|(?P<end>/)?(?P<name>[A-Za-z][^\s/>]*)|(?P<declaration>[!?]))")
-_ATTRIBUTE = re.compile(r"[^\s/>=]+")
-_SPACE = re.compile(r"[\s/]*")
-_EQUALS = re.compile(r"\s*=\s*")
-_IMPORT = re.compile(r"@import", re.IGNORECASE)
+# Spaces are those of HTML (tab, line feed, form feed, return, space), not all that Unicode has: a parser would see other attributes than we do.
+_TAG = re.compile(r"<(?:(?P<comment>!--)|(?P<end>/)?(?P<name>[A-Za-z][^\t\n\f\r />]*)|(?P<declaration>[!?])|(?P<broken>/))")
+_ATTRIBUTE = re.compile(r"[^\t\n\f\r />=]+")
+_SPACE = re.compile(r"[\t\n\f\r /]*")
+_EQUALS = re.compile(r"[\t\n\f\r ]*=[\t\n\f\r ]*")
+_UNQUOTED_END = re.compile(r"[\t\n\f\r >]")
+_CSS_ESCAPE = re.compile(r"/\*.*?\*/|\\(?:([0-9a-fA-F]{1,6})[\t\n\f\r ]?|(.))", re.DOTALL)
+_CSS_REFUSED = re.compile(r"@\s*import|expression\s*\(|javascript\s*:|behavior\s*:|-moz-binding", re.IGNORECASE)
+# A comment that one parser ends here and another one there: `<!-->`, `<!--->` and `--!>` (HTML, 13.2.5.43 to 13.2.5.51).
+_COMMENT_AMBIGUOUS_START = re.compile(r"-?>")
+_BESIDE_MARK = re.compile(r"-*!?>|-")
+_BLANK = re.compile(r"[\x00-\x20]+")
 
 
 @dataclass(slots=True)
@@ -46,6 +58,11 @@ class Mark:
     of_layout: bool
     keyword: str  # `if`, `endif`, ...; empty for a value
     may_vanish: bool = False
+
+    def guard(self, name: str) -> None:
+        """The value passes this filter, which lets through what may stand in such a place."""
+        opening, closing = (2 + (self.text[2] in "-+"), 2 + (self.text[-3] in "-+"))
+        self.text = f"{self.text[:opening]} ({self.text[opening:-closing]})|{name} {self.text[-closing:]}"
 
 
 @dataclass(slots=True)
@@ -72,6 +89,7 @@ class Reader:
     _tags: int = 0
     _rows_at: dict[int, int] = field(default_factory=dict)  # where a <tbody> would go, by the depth of its table
     _bodies: set[int] = field(default_factory=set)  # depths of the tables that have got one
+    _is_beside_mark: bool = False  # in a comment, right behind a mark
 
     def text(self, text: str) -> None:
         at = 0
@@ -89,10 +107,25 @@ class Reader:
             self._refuse(mark.line, "mark_in_tag", "Within a tag a mark may stand in the value of an attribute alone, in quotes.")
         elif self._where == "value" and self._attribute.startswith("on"):
             self._refuse(mark.line, "mark_in_script", "No value may stand in a script.")
+        elif self._where == "comment":
+            self._is_beside_mark = True
+            if self.out and self.out[-1].endswith(("-", "!")):
+                self._refuse(mark.line, "mark_in_tag", "In a comment a mark stands apart from its dashes: put a space between.")
+        if not mark.keyword:
+            self._guard(mark)
         if self._where == "value":
             self._attributes[self._attribute] = self._attributes.get(self._attribute, "") + "\0"
         mark.may_vanish = self._name in ("style", "mj-style") if self._where == "raw" else self._where == "value" and "mj-head" in self._open
         self.out.append(self.hide(mark, self._where == "between"))
+
+    def _guard(self, mark: Mark) -> None:
+        """Where a value becomes an address or a style, escaping is not enough."""
+        if self._where == "raw" and self._name in ("style", "mj-style"):
+            mark.guard("as_style")
+        elif self._where == "value" and self._attribute in LINKS and not self._attributes[self._attribute].strip("\0\t\n\f\r "):
+            mark.guard("as_link")
+        elif self._where == "value" and (self._attribute == "style" or (self.is_mjml and self._attribute.endswith(("color", "font-family", "css-class")))):
+            mark.guard("as_style")
 
     def content(self, line: int) -> None:
         """Where the words go."""
@@ -134,8 +167,13 @@ class Reader:
         if found.start() > at:
             return found.start()
         if found["comment"]:
-            self._where = "comment"
-            return found.end() + (1 if text.startswith(">", found.end()) and self._ended() else 0)
+            self._where, self._is_beside_mark = "comment", False
+            if _COMMENT_AMBIGUOUS_START.match(text, found.end()):
+                self._refuse(self._line, "comment_unclear", "Begin a comment with `<!-- ` and end it with ` -->`.")
+            return found.end()
+        if found["broken"]:
+            self._refuse(self._line, "not_allowed", "Write `&lt;/` where you mean these characters: no end tag begins so.")
+            return found.end()
         if found["declaration"]:
             if self.is_mjml:
                 self._refuse(self._line, "not_allowed", "MJML here has no declarations and no CDATA.")
@@ -168,13 +206,14 @@ class Reader:
         if self._open and self._open[-1] in TABLES:
             self._rows_at[len(self._open)] = len(self.out) + 1
 
-    def _ended(self) -> bool:
-        """`<!-->` is a whole comment (HTML, 13.2.5.43)."""
-        self._where = "between"
-        return True
-
     def _in_comment(self, text: str, at: int) -> int:
-        return self._until("-->", text, at)
+        if self._is_beside_mark and _BESIDE_MARK.match(text, at):
+            self._refuse(self._line, "mark_in_tag", "In a comment a mark stands apart from its dashes: put a space between.")
+        self._is_beside_mark = False
+        end = self._until("-->", text, at)
+        if "--!>" in text[at:end]:
+            self._refuse(self._line, "comment_unclear", "Begin a comment with `<!-- ` and end it with ` -->`.")
+        return end
 
     def _in_declaration(self, text: str, at: int) -> int:
         return self._until(">", text, at)
@@ -211,7 +250,7 @@ class Reader:
         return equals.end() + len(self._quote)
 
     def _in_value(self, text: str, at: int) -> int:
-        found = re.compile(re.escape(self._quote) if self._quote else r"[\s>]").search(text, at)
+        found = re.compile(self._quote).search(text, at) if self._quote else _UNQUOTED_END.search(text, at)
         end = found.start() if found else len(text)
         self._attributes[self._attribute] = self._attributes.get(self._attribute, "") + text[at:end]
         if found is None:
@@ -220,13 +259,12 @@ class Reader:
         return end + len(self._quote)
 
     def _in_raw(self, text: str, at: int) -> int:
-        found = re.compile(rf"</{re.escape(self._name)}(?=[\s/>])", re.IGNORECASE).search(text, at)
+        found = re.compile(rf"</{re.escape(self._name)}(?=[\t\n\f\r />])", re.IGNORECASE).search(text, at)
         end = found.start() if found else len(text)
         within = text[at:end]
         if self._name in ("style", "mj-style"):
             self.styles += len(within)
-            if _IMPORT.search(within):
-                self._refuse(self._line, "remote_style", "A style sheet may not load another one: put the rules here.")
+            self._check_style(within, self._line)
         if self.is_mjml and "<" in within:
             self._refuse(self._line, "not_allowed", f"Within `{self._name}` there are no elements.")
         if found is None:
@@ -252,6 +290,9 @@ class Reader:
             self.is_whole = True
         if lower in REFUSED or (lower == "meta" and self._attributes.get("http-equiv", "").lower() == "refresh"):
             self._refuse(line, "not_allowed", f"A letter has no `<{lower}>`: mail programs do not run it, and load nothing by it.")
+        if lower in READ_OTHERWISE:
+            self._refuse(line, "not_allowed", f"A letter has no `<{lower}>`: mail programs show nothing of it.")
+        self._check_attributes(line)
         if self.is_mjml:
             self._check_mjml(lower, line)
         self._where = "between"
@@ -265,6 +306,19 @@ class Reader:
             self._refuse(line, "too_complex", f"Keep a letter under {DEEPEST} elements in one another.")
         if lower in RAW[self.is_mjml]:
             self._where = "raw"
+
+    def _check_attributes(self, line: int) -> None:
+        for name, value in self._attributes.items():
+            if name.startswith("on") or name in RUNS:
+                self._refuse(line, "not_allowed", f"A letter has no `{name}`: mail programs run nothing.")
+            elif name == "style":
+                self._check_style(html.unescape(value), line)
+            elif name in LINKS and _BLANK.sub("", html.unescape(value)).lower().startswith(("javascript:", "vbscript:", "data:text")):
+                self._refuse(line, "not_allowed", "A link leads to an address: `https://...`, `mailto:` or `tel:`.")
+
+    def _check_style(self, style: str, line: int) -> None:
+        if _CSS_REFUSED.search(_CSS_ESCAPE.sub(_unescaped, style)):
+            self._refuse(line, "remote_style", "A style sheet may neither load another one nor run anything: put the rules here.")
 
     def _check_mjml(self, lower: str, line: int) -> None:
         if lower in ("mj-include", "mj-font"):
@@ -289,3 +343,11 @@ class Reader:
                 self._end_rows(len(self._open))
                 if self._open.pop() == name:
                     break
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    """The character that CSS means (CSS Syntax 3, 4.3.7); nothing for a comment."""
+    if found[1]:
+        code = int(found[1], 16)
+        return chr(code) if 0 < code < 0x110000 and not 0xD800 <= code < 0xE000 else "\ufffd"
+    return found[2] or ""

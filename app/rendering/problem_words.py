@@ -119,6 +119,10 @@ RUSSIAN: Mapping[str, str] = {
     "Leave out `options`: they are for SMS.": "Уберите `options`: это настройки SMS.",
     "There is no layout of this name.": "Макета с таким именем нет.",
     "There is no uploaded file of this id.": "Загруженного файла с таким номером нет.",
+    "The payment code has no payee in {}: add `payee` to each brand.": "Для платёжного кода нет получателя: {}. Добавьте `payee` каждому бренду.",
+    "The payment code has no payee in {}: add `payee` to each brand, and make one the default.": (
+        "Для платёжного кода нет получателя: {}. Добавьте `payee` каждому бренду и назначьте бренд по умолчанию."
+    ),
     "All files of a version may have at most {} MiB together.": "Все файлы версии вместе — не больше {} МиБ.",
     "`{}` may be empty here: ask `{% if {} is defined %}` first, or write `{}|default('...')`.": (
         "`{}` здесь может оказаться пустым: сначала спросите `{% if {} is defined %}` или напишите `{}|default('...')`."

@@ -1,6 +1,6 @@
 """A version proved before it is taken and before it is sent: parsed at creation, rendered with its type's samples at publication."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -120,9 +120,15 @@ def as_rendered(version: TemplateVersion, channel: str, locale: str, properties:
 
 
 def proved(
-    type_code: str, schema: dict[str, Any] | None, channel: str, locale: str, version: TemplateVersion, layouts: Mapping[str, Layout] | None = None
+    type_code: str,
+    schema: dict[str, Any] | None,
+    channel: str,
+    locale: str,
+    version: TemplateVersion,
+    layouts: Mapping[str, Layout] | None = None,
+    of_brands: Iterable[str] = (),
 ) -> Proof:
-    """The version rendered with samples of its type. `layouts` as in `as_rendered`.
+    """The version rendered with samples of its type. `layouts` as in `as_rendered`; `of_brands`: those of them that a brand may set its words into.
 
     The complete sample shows names that are nowhere; the least one shows what relies on data that may be absent; three of them, what counts on one."""
     sample, needed = (sample_of(type_code, schema, complete=complete) for complete in (True, False))
@@ -140,8 +146,10 @@ def proved(
         if schema is None and type_code not in EVENT_TYPES:  # nobody has said which data there are
             full = least = several = dict.fromkeys(_free_names(tree, full), "1") | full
         found += [placed(name, problem) for problem in islice(unknown_names(tree, places_of(source), full), MOST_PROBLEMS)]
-    if found := found or undressable(version.html, version.mjml, version.layout, layouts or built_in()):
-        return Proof(found, [])
+    around = [version.layout, *(of_brands if version.layout in (None, DEFAULT) else ())]
+    for layout in around:
+        if found := found or undressable(version.html, version.mjml, layout, layouts or built_in()):
+            return Proof(found, [])
     whole = as_rendered(version, channel, locale, properties, layouts)
     warnings = emptiness(type_code, schema, channel, version)
     samples = (

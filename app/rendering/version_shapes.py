@@ -45,7 +45,7 @@ class VersionIn(BaseModel):
         return sources | {"options": self.options.model_dump(mode="json", exclude_defaults=True), "attachments": attachments}
 
 
-class ProblemOut(BaseModel):
+class TemplateProblemOut(BaseModel):
     """Something to look at: where, a code for programs, and a sentence in English and Russian."""
 
     model_config = ConfigDict(extra="forbid")
@@ -58,9 +58,9 @@ class ProblemOut(BaseModel):
     column: int | None = None
 
 
-def shown_problem(fault: FieldError) -> ProblemOut:
+def shown_problem(fault: FieldError) -> TemplateProblemOut:
     found = {"detail_ru": russian(fault.detail)} | fault.as_json()
-    return ProblemOut.model_validate(found)
+    return TemplateProblemOut.model_validate(found)
 
 
 async def objections(session: AsyncSession, channel: str, given: VersionIn) -> list[FieldError]:

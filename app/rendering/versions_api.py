@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.catalogue.models import NotificationType
 from app.core import audit
 from app.core.auth import MayReadTemplates, MayWriteTemplates
+from app.core.clock import now
 from app.core.db import SessionDep
 from app.core.errors import Conflict, Invalid, NotFound
 from app.core.http import Guarded
@@ -20,10 +21,10 @@ from app.core.page import Page, Paging, encode_cursor
 from app.core.preconditions import IfMatch, etag, require_match
 from app.rendering.api import TemplateOut, found, shown, touch
 from app.rendering.differences import difference
-from app.rendering.looks import layouts_of
 from app.rendering.models import Template, TemplateVersion
-from app.rendering.proof import emptiness, proved
-from app.rendering.version_shapes import FIELDS, ProblemOut, VersionIn, objections, shown_problem
+from app.rendering.proof import PlacedError, emptiness, proved, stated
+from app.rendering.publication import proved_now
+from app.rendering.version_shapes import FIELDS, TemplateProblemOut, VersionIn, objections, shown_problem
 
 router = APIRouter(prefix="/templates", tags=["templates"], route_class=Guarded)
 
@@ -48,12 +49,12 @@ class VersionOut(BaseModel):
     created_by: str
 
 
-class AddedOut(VersionOut):
-    warnings: list[ProblemOut] = Field(description="Values that may be absent and are written without having been asked for")
+class AddedVersionOut(VersionOut):
+    warnings: list[TemplateProblemOut] = Field(description="Values that may be absent and are written without having been asked for; of an SMS, too many parts")
 
 
-class PublishedOut(TemplateOut):
-    warnings: list[ProblemOut] = Field(description="What was found and does not keep it from being sent")
+class PublishedTemplateOut(TemplateOut):
+    warnings: list[TemplateProblemOut] = Field(description="What was found and does not keep it from being sent")
 
 
 class FieldDifference(BaseModel):
@@ -63,7 +64,7 @@ class FieldDifference(BaseModel):
     diff: str = Field(description="As `diff -u` writes it, without the names of files")
 
 
-class DifferenceOut(BaseModel):
+class VersionDifferenceOut(BaseModel):
     """What differs between two versions; a field that is the same in both is not in it."""
 
     model_config = ConfigDict(extra="forbid")
@@ -93,7 +94,7 @@ async def get_template_version(template_id: UUID, version: Number, session: Sess
 @router.post("/{template_id}/versions", operation_id="add_template_version", summary="Add a version", status_code=201)
 async def add_template_version(
     template_id: UUID, given: VersionIn, session: SessionDep, response: Response, caller: MayWriteTemplates, *, if_match: IfMatch = None
-) -> AddedOut:
+) -> AddedVersionOut:
     """It is parsed and kept for ever; it is sent once it is published. If-Match is honoured when it is there."""
     row = await writable(session, template_id, if_match)
     if faults := await objections(session, row.channel, given):
@@ -104,28 +105,27 @@ async def add_template_version(
     touch(row)
     await audit.record(session, caller, "template.add_version", f"template:{row.id}", {"version": version.version})
     response.headers["ETag"] = etag(row.revision)
-    warnings = [shown_problem(warning) for warning in emptiness(row.type, kind.data_schema, row.channel, given)]
-    return AddedOut(**shown_version(version, row).model_dump(), warnings=warnings)
+    doubts = await asyncio.to_thread(doubts_of, row, kind.data_schema, version)
+    return AddedVersionOut(**shown_version(version, row).model_dump(), warnings=[shown_problem(doubt) for doubt in doubts[:50]])
 
 
 @router.post("/{template_id}/versions/{version}/publish", operation_id="publish_template_version", summary="Send with this version from now on")
 async def publish_template_version(
     template_id: UUID, version: Number, session: SessionDep, response: Response, caller: MayWriteTemplates, *, if_match: IfMatch = None
-) -> PublishedOut:
+) -> PublishedTemplateOut:
     """First it is rendered with a sample of its type: a name that is not there is found now, and not by a subscriber. An older version is the rollback."""
     row = await writable(session, template_id, if_match)
     words = await version_of(session, template_id, version)
     kind = await session.get_one(NotificationType, row.type)
-    layouts = await layouts_of(session) if words.html is not None or words.mjml is not None else None
-    proof = await asyncio.to_thread(proved, row.type, kind.data_schema, row.channel, row.locale, words, layouts)
+    proof = await proved_now(session, kind, row.channel, row.locale, words)
     if faults := proof.faults:
         raise Invalid(f"{faults[0].pointer or 'The template'}: {faults[0].detail}", code="not_publishable", errors=faults[:50])
     if row.published_version != version:
         await audit.record(session, caller, "template.publish", f"template:{row.id}", {"published_version": [row.published_version, version]})
-        row.published_version = version
+        row.published_version, row.used_at = version, row.used_at or now()
         touch(row)
     response.headers["ETag"] = etag(row.revision)
-    return PublishedOut(**shown(row).model_dump(), warnings=[shown_problem(warning) for warning in proof.warnings])
+    return PublishedTemplateOut(**shown(row).model_dump(), warnings=[shown_problem(warning) for warning in proof.warnings])
 
 
 @router.get("/{template_id}/diff", operation_id="diff_template_versions", summary="What differs between two versions")
@@ -135,13 +135,21 @@ async def diff_template_versions(
     caller: MayReadTemplates,
     from_: Annotated[int, Query(alias="from", ge=1, le=LARGEST, description="A version")],
     to: Annotated[int, Query(ge=1, le=LARGEST, description="Another one")],
-) -> DifferenceOut:
+) -> VersionDifferenceOut:
     await found(session, template_id)
     before, after = [await version_of(session, template_id, number) for number in (from_, to)]
     old, new = ({name: getattr(row, name) for name in FIELDS} for row in (before, after))
     # Comparing two long texts takes its time: not where everybody else waits for it.
     fields = await asyncio.to_thread(lambda: [(name, difference(old[name], new[name])) for name in FIELDS])
-    return DifferenceOut(from_version=from_, to_version=to, fields=[FieldDifference(name=name, diff=diff) for name, diff in fields if diff])
+    return VersionDifferenceOut(from_version=from_, to_version=to, fields=[FieldDifference(name=name, diff=diff) for name, diff in fields if diff])
+
+
+def doubts_of(template: Template, schema: dict[str, Any] | None, version: TemplateVersion) -> list[PlacedError]:
+    """What is said of a version that is added: what may be empty; of an SMS also what will keep it from being published, and what may be too long."""
+    if template.channel != "sms":
+        return emptiness(template.type, schema, template.channel, version)
+    proof = proved(template.type, schema, template.channel, template.locale, version)
+    return [*(stated(fault) if not isinstance(fault, PlacedError) else fault for fault in proof.faults), *proof.warnings]
 
 
 async def writable(session: AsyncSession, template_id: UUID, if_match: str | None) -> Template:

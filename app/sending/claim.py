@@ -35,7 +35,7 @@ RETURNING message_id, parts, priority, not_before, tries, attempts, expires_at, 
 HAND_OVER = """
 SELECT id, type, channel, address, subject, text, html, brand, attachments, sender, price, parts, urgent, tries, attempts, expires_at, resent, due, reference FROM (
     SELECT m.*, CASE WHEN parts > 1 AND channel = 'sms' THEN next_joint_reference(address, :now) END AS reference FROM (
-        SELECT m.id, m.type, m.channel, m.address, m.subject, m.text, m.html, m.brand, CAST(nullif(m.attachments, 'null') AS text) AS attachments, m.sender, m.price, m.urgent, {due} AS due, mine.*
+        SELECT m.id, m.type, m.channel, m.address, m.subject, m.text, m.html, m.brand, CAST(m.attachments AS text) AS attachments, m.sender, m.price, m.urgent, {due} AS due, mine.*
         FROM mine JOIN message m ON m.id = mine.message_id WHERE (m.gateway IS NOT DISTINCT FROM '@simulated') = (:gateway = '@simulated') ORDER BY m.address COLLATE "C" OFFSET 0
     ) m OFFSET 0
 ) m ORDER BY priority, not_before, message_id

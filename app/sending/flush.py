@@ -16,13 +16,14 @@ from typing import Protocol, TypeVar
 from uuid import UUID
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import metrics
 from app.core.clock import now
 from app.core.db import Database, Executor, is_away, is_datas_fault
 from app.sending.claim import Claimed
 from app.sending.late import Late, settle_late
-from app.sending.outcome import Accepted, Outcome
+from app.sending.outcome import Accepted, Outcome, Refused
 from app.sending.settle import Policy, Settled, settle
 
 log = structlog.get_logger()
@@ -47,6 +48,7 @@ class ReceiptLike(Protocol):
 R = TypeVar("R", bound=ReceiptLike)
 Item = tuple[Claimed, Outcome]
 Record = Callable[[Executor, Policy, Sequence[R], Sequence[str], Sequence[UUID]], Awaitable[object]]
+Follow = Callable[[AsyncSession, Sequence[tuple[Claimed, Refused]]], Awaitable[object]]
 
 
 @dataclass(slots=True)
@@ -80,12 +82,21 @@ class Batch:
 
 
 class Flusher:
-    """One a wire. `record` stores receipts; it is told the gateway's ids and the messages of second tries that were settled in the same transaction."""
+    """One a wire. `record` stores receipts; it is told the gateway's ids and the messages of second tries that were settled in the same transaction.
+    `follow` is told, in that transaction, too, what the far side has refused for good."""
 
     def __init__(
-        self, database: Database, owner: UUID, policy: Policy, *, release: Callable[[Claimed, bool], None], record: "Record[ReceiptLike] | None" = None
+        self,
+        database: Database,
+        owner: UUID,
+        policy: Policy,
+        *,
+        release: Callable[[Claimed, bool], None],
+        record: "Record[ReceiptLike] | None" = None,
+        follow: Follow | None = None,
     ) -> None:
-        self._database, self._owner, self.policy, self._release, self._record = database, owner, policy, release, record
+        self._database, self._owner, self.policy, self._release = database, owner, policy, release
+        self._record, self._follow = record, follow
         self._gathered = Batch([], [], [])
         self._refused: OrderedDict[bytes, int] = OrderedDict()
         self._work = asyncio.Event()
@@ -178,7 +189,7 @@ class Flusher:
             try:
                 if batch.is_plain:
                     return await self._database.again_atomic(lambda connection: self._write(connection, batch))
-                return await self._database.again(lambda session: self._write(session, batch))
+                return await self._database.again(lambda session: self._write_whole(session, batch))
             except Exception as error:
                 if not is_away(error):
                     raise
@@ -187,6 +198,14 @@ class Flusher:
                 )
             await asyncio.sleep(pause)
             pause = min(pause * 2, 2.0)
+
+    async def _write_whole(self, session: AsyncSession, batch: Batch) -> Settled:
+        """With what follows from refusals."""
+        settled = await self._write(session, batch)
+        refused = [(claimed, outcome) for claimed, outcome in batch.outcomes if isinstance(outcome, Refused) and outcome.code]
+        if self._follow is not None and refused:
+            await self._follow(session, refused)
+        return settled
 
     async def _write(self, session: Executor, batch: Batch) -> Settled:
         moment = now()

@@ -21,7 +21,7 @@ from app.notifications.links import can_be_refused
 from app.rendering.looks import brands_of
 from app.sending.claim import Claimed, push_on
 from app.sending.deliver import Delivery
-from app.sending.flush import Flusher
+from app.sending.flush import Flusher, Follow
 from app.sending.lane import GRACE, WATCH, Lane, pause
 from app.sending.mail_letters import Letters
 from app.sending.settle import Policy
@@ -36,10 +36,12 @@ MAIL_RENEW = 15.0
 
 
 class MailStation:
-    """Every enabled SMTP gateway, each with a pool of connections of this process. Any number of mail stations may run."""
+    """Every enabled SMTP gateway, each with a pool of connections of this process. Any number of mail stations may run.
 
-    def __init__(self, database: Database, secrets: SecretBox, links: UnsubscribeLinks, verp: Verp) -> None:
-        self._database, self._secrets, self._links, self._verp = database, secrets, links, verp
+    `follow`: what is made of addresses that a server refuses for good."""
+
+    def __init__(self, database: Database, secrets: SecretBox, links: UnsubscribeLinks, verp: Verp, follow: Follow | None = None) -> None:
+        self._database, self._secrets, self._links, self._verp, self._follow_refusals = database, secrets, links, verp, follow
         self._catalogue, self._letters = Catalogue(), Letters(database)
         self._owners: set[UUID] = set()
         self._lanes: dict[str, tuple[int, Lane]] = {}
@@ -128,7 +130,13 @@ class MailStation:
 
         pool = Pool(settings, on_outcome=lambda sent, outcome: delivery.came(sent.key, outcome), on_change=lambda _: delivery.poke())
         owner = uuid4()
-        flusher = Flusher(self._database, owner, policy, release=lambda claimed, written: pool.release(delivery.done(claimed, written=written)))
+        flusher = Flusher(
+            self._database,
+            owner,
+            policy,
+            release=lambda claimed, written: pool.release(delivery.done(claimed, written=written)),
+            follow=self._follow_refusals,
+        )
         delivery = Delivery(self._database, pool, owner, policy, flusher, ship=ship, lease=MAIL_LEASE, may_claim=lambda: gateway.name not in self._paused)
         self._owners.add(owner)
         return Lane(pool, delivery, flusher)

@@ -69,6 +69,11 @@ def reason_of(kind: Kind, status: str, diagnostic: str) -> str:
     return reason_for(Reply(0, status, diagnostic), Stage.DOT) if status else "refused"
 
 
+def is_dead(status: str, diagnostic: str) -> bool:
+    """Whether a refusal for good, with this enhanced code (or none) and in these words, says that the address does not work."""
+    return _kind("failed", status, diagnostic) == "hard"
+
+
 def _status(about: About) -> str:
     """The more exact of the two that a report has: many gateways write 5.0.0, and the true one stands in the server's own words."""
     said = STATUS.search(about.diagnostic)

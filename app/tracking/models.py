@@ -110,6 +110,7 @@ class Bounce(SQLModel, table=True):
     __tablename__ = "bounce"
     __table_args__ = (
         sa.Index("ix_bounce_message_id", "message_id", postgresql_where=sa.text("message_id IS NOT NULL")),
+        sa.Index("ix_bounce_recipient_id", "recipient", "id", postgresql_where=sa.text("recipient IS NOT NULL")),
         one_of("source", "dsn", "arf", "none"),
         one_of("kind", "hard", "soft", "complaint", "delayed", "delivered", "unknown"),
     )

@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from app.attachments.shapes import MOST, Attachments, FileIn, read_specs
+from app.attachments.shapes import MOST, AttachedFileIn, Attachments, read_specs
 
 SHAPE = TypeAdapter(Attachments)
 ID = str(uuid4())
@@ -24,7 +24,7 @@ def test_files_and_made_ones_stand_in_one_list():
 
     read = SHAPE.validate_python(given)
 
-    assert isinstance(read[1], FileIn)
+    assert isinstance(read[1], AttachedFileIn)
     assert [spec.kind for spec in read] == ["file", "file", "statement_pdf", "statement_csv", "calendar", "payment_qr"]
     assert read_specs(SHAPE.dump_python(read, mode="json", exclude_defaults=True)) == read
 

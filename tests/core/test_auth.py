@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from app.core import jwks
 from app.core.auth import SCOPES, Gatekeeper, cabinet_token, create_key
-from app.core.db import Database
 from app.core.errors import Unauthorized, Unavailable
 from app.core.models import ApiKey
 
@@ -426,5 +425,3 @@ async def test_key_that_the_provider_withdrew_is_refused_once_the_set_is_old(gat
     provider.list(("b", public_of(rsa_keys[1])))
 
     assert await refused(gatekeeper, signed(rsa_keys[0], "a")) == "bad_token"
-
-

@@ -83,6 +83,19 @@ async def test_version_that_is_not_published_can_be_tried(operator, database):
     assert [message.text.startswith("Новая") for message in await messages(database)] == [True, False]
 
 
+async def test_template_that_was_tried_is_kept(operator, database):
+    template = (await operator.post("/templates", json={"type": "payment.received", "channel": "sms", "locale": "de"})).json()["id"]
+    await operator.post(f"/templates/{template}/versions", json={"text": "Danke"})
+
+    tried = await operator.post(f"/templates/{template}/test-send", json={})
+    again = await operator.post(f"/templates/{template}/test-send", json={})
+    first, second = (await one(database, "SELECT used_at, updated_at FROM template WHERE id = :id", id=template))[:2]
+
+    assert (tried.status_code, again.status_code) == (201, 201)
+    assert first > second, "a test is no change of the template"
+    assert (await operator.delete(f"/templates/{template}")).json()["code"] == "template_in_use"
+
+
 async def test_test_is_in_the_history_and_not_in_the_cabinet_of_the_account(operator, as_subscriber, database):
     await an_account(database, "777")
     template = await template_id_of(database)

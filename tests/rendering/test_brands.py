@@ -1,5 +1,6 @@
 """/brands: which account is written to as whom."""
 
+import asyncio
 from uuid import uuid4
 
 import pytest
@@ -7,10 +8,13 @@ import sqlalchemy as sa
 
 from app.attachments.models import Attachment
 from app.core.models import AuditRecord
-from app.rendering.brands import Brands
+from app.rendering.brands import Brands, BrandSettings
+from app.rendering.brands_api import check
 from app.rendering.compose import Templates
-from tests.builders.letters import a_brand, a_layout
-from tests.builders.messages import a_message
+from app.rendering.models import Brand
+from tests.builders.files import PNG, uploaded
+from tests.builders.letters import PAGE, a_brand, a_layout, a_letter
+from tests.builders.messages import a_message, run
 
 WHOLE = {
     "title": "ТВ и Ко",
@@ -209,3 +213,81 @@ async def test_words_are_written_as_the_accounts_brand(database, values):
     assert (letter.brand, other.brand, stranger.brand) == ("tv", None, "tv")
     assert "https://tv.example/my" in letter.html
     assert "https://isp.example/cabinet" in other.html
+
+
+# --- what a brand may not do to letters that are sent ---
+
+# Cells of a table, and a layout whose rules for cells are more than one letter may cost.
+LONG = "<table>" + "".join(f"<tr><td style='color:red;padding:{n}px'>{'x' * 40}</td></tr>" for n in range(500)) + "</table>"
+WIDE = PAGE.replace("<body>", "<body><style>td{" + "".join(f"--a{n}:1;" for n in range(60)) + "}</style>")
+
+
+async def test_a_layout_that_a_published_letter_could_not_stand_in_is_refused_to_a_brand(api, database):
+    await a_layout(database, "wide", html=WIDE)
+    await a_letter(database, html=LONG)
+
+    refused = await put(api, layout="wide")
+
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"], refused.json()["errors"][0]["code"]) == (422, "/layout", "breaks_template")
+    assert (await api.get("/brands/tv")).status_code == 404
+
+
+async def test_a_layout_that_was_broken_behind_the_back_of_the_api_is_refused_to_a_brand(api, database):
+    await a_layout(database, "broken", html="<html><body>{{ content }}{{ nobody.knows }}</body></html>")
+
+    assert (await put(api, layout="broken")).json()["errors"][0]["code"] == "undefined"
+
+
+async def test_a_letter_that_the_layout_of_a_brand_cannot_hold_is_not_published(api, database):
+    await a_layout(database, "wide", html=WIDE)
+    await put(api, layout="wide")
+    template = (await api.post("/templates", json={"type": "service.connected", "channel": "email", "locale": "de"})).json()["id"]
+    bare = {"subject": "S", "html": LONG}
+    for words in (bare, bare | {"html": "<p>x</p>"}):
+        assert (await api.post(f"/templates/{template}/versions", json=words)).status_code == 201
+
+    long, short = [await api.post(f"/templates/{template}/versions/{number}/publish") for number in (1, 2)]
+    preview = await api.post("/templates/preview", json={"channel": "email", "type": "service.connected", "locale": "de", **bare})
+
+    assert (long.status_code, long.json()["errors"][0]["code"], short.status_code) == (422, "too_long", 200)
+    assert [problem["code"] for problem in preview.json()["problems"]] == ["too_long"]
+
+
+async def test_a_logo_is_small(api, database):
+    ids = [uuid4(), uuid4()]
+    async with database.transaction() as session:
+        for size, file_id in zip((1 << 20, (1 << 20) + 1), ids, strict=True):
+            session.add(Attachment(id=file_id, sha256=file_id.bytes, name="x", content_type="image/png", size=size, created_by="test"))
+
+    fits, large = [await put(api, name, logo=str(file_id)) for name, file_id in zip("ab", ids, strict=True)]
+
+    assert fits.status_code == 201
+    assert (large.json()["errors"][0]["pointer"], large.json()["errors"][0]["code"]) == ("/logo", "too_large")
+
+
+async def test_deletion_of_a_logo_waits_for_a_brand_that_is_just_being_written(api, database):
+    """The brand is written first: its logo is held until the commit, and is in use then."""
+    logo = await uploaded(api, PNG, "logo.png")
+    async with database.transaction() as session:
+        await check(session, "tv", BrandSettings(logo=logo["id"]))
+        session.add(Brand(name="tv", settings={"logo": logo["id"]}, updated_by="test"))
+        deletion = asyncio.create_task(api.delete(f"/attachments/{logo['id']}"))
+        async with database.transaction() as other:
+            waiting = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+            while not await other.scalar(waiting):
+                assert not deletion.done()
+                await asyncio.sleep(0.01)
+
+    assert (await deletion).json()["code"] == "attachment_in_use"
+
+
+async def test_an_older_logo_stays_while_letters_with_it_wait(api, database):
+    logo = await uploaded(api, PNG, "logo.png")
+    shown = [{"kind": "file", "id": logo["id"], "name": "brand-logo", "inline": True}]
+    message = await a_message(database, channel="email", address="a@example.org", attachments=shown)
+
+    waiting = await api.delete(f"/attachments/{logo['id']}")
+    await run(database, "DELETE FROM outbox WHERE message_id = :id", id=message)
+
+    assert (waiting.status_code, waiting.json()["detail"]) == (409, "A letter that waits to be sent names this file.")
+    assert (await api.delete(f"/attachments/{logo['id']}")).status_code == 204

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from app.catalogue.types import check_data, sample_of
-from app.rendering.brands import BrandSettings, Chosen, Colours, Footer
+from app.rendering.brands import BrandColours, BrandFooter, BrandSettings, Chosen
 from app.rendering.compose import Composed, Version, variables
 from app.rendering.defaults import dressed, templates
 from app.rendering.models import TemplateVersion
@@ -271,10 +271,10 @@ def test_a_letter_without_links_has_no_button(words):
 @pytest.mark.parametrize("words", LETTERS, ids=name)
 def test_a_brand_gives_a_letter_its_colours_logo_and_footer(words):
     settings = BrandSettings(
-        colours=Colours(primary="#0a7d57", background="#101010"),
+        colours=BrandColours(primary="#0a7d57", background="#101010"),
         logo=NOBODY,
         links={"site": "https://north.example/"},
-        footer=Footer(ru="ООО «Север» <i>", en="North & Co <i>"),
+        footer=BrandFooter(ru="ООО «Север» <i>", en="North & Co <i>"),
     )
     sent = VERSIONS[name(words)].compose(told(words, sample_of(words["type"]), balance=Decimal(-1)), Chosen("north", settings))
 

@@ -11,6 +11,13 @@ from app import cli
 from app.commands import templates as commands
 from app.commands.template_folder import read, write
 
+PAYEE = {
+    "name": "ООО Связь",
+    "personal_account": "40702810900000000001",
+    "bank_name": "Банк",
+    "bic": "044525225",
+    "correspondent_account": "30101810400000000225",
+}
 GERMAN = {"type": "payment.received", "channel": "sms", "locale": "de"}
 
 
@@ -52,6 +59,25 @@ async def german(api: httpx.AsyncClient, *texts: str, publish: int | None = None
     return template
 
 
+async def test_payment_code_that_nobody_is_paid_by_is_found_before_anything_is_changed(api, vestnik, tmp_path):
+    await vestnik("pull", tmp_path)
+    before = await versions(api)
+    settings = tmp_path / "balance.exhausting" / "email.en" / "template.toml"
+    settings.write_text(settings.read_text("utf-8") + '\n[[attachments]]\nkind = "payment_qr"\n', "utf-8")
+    body = settings.with_name("body.html")
+    body.write_text(body.read_text("utf-8") + '<p><img src="cid:payment-qr.png" alt="Payment code" width="280"></p>\n', "utf-8")
+
+    refused = await vestnik("push", tmp_path, "--publish")
+    unchanged = await versions(api)
+    await api.put("/brands/main", json={"is_default": True, "payee": PAYEE})
+    taken = await vestnik("push", tmp_path, "--publish")
+
+    assert (refused[0], unchanged) == (2, before)
+    assert "has no payee" in refused[2][0]
+    assert taken[0] == 0
+    assert [line for line in taken[1] if "unchanged" not in line] == ["balance.exhausting/email.en: done: add version 2, publish version 2"]
+
+
 async def test_what_was_pulled_and_is_pushed_changes_nothing(api, vestnik, tmp_path):
     letter = {
         "subject": 'Платёж: "500" \\ {{ amount }}',
@@ -63,6 +89,7 @@ async def test_what_was_pulled_and_is_pushed_changes_nothing(api, vestnik, tmp_p
     added = await api.post(f"/templates/{made['id']}/versions", json=letter)
     assert added.status_code == 201, added.text
     await german(api, "Danke {{ amount }}", "Noch nicht {{ amount }}", publish=1)
+    await api.put("/brands/main", json={"is_default": True, "payee": PAYEE})
     before = await versions(api)
 
     pulled = await vestnik("pull", tmp_path)

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from app.core.models import AuditRecord
 from app.rendering.compose import Templates
-from tests.builders.messages import a_message
+from tests.builders.messages import run
 
 GERMAN = {"type": "payment.received", "channel": "sms", "locale": "de"}
 TEXT = {"text": "Danke: {{ amount|money }}"}
@@ -163,13 +163,14 @@ async def test_template_that_was_never_used_is_deleted_with_its_versions(api, da
     assert (await api.post("/templates", json=GERMAN)).status_code == 201, "its place is free"
 
 
-@pytest.mark.parametrize("used", ["published", "published once", "default", "sent as a test"])
+@pytest.mark.parametrize("used", ["published", "published once", "default", "published by an older service"])
 async def test_template_that_was_used_stays(api, database, used):
     template = await default(api) if used == "default" else await made(api, TEXT, publish=1 if used.startswith("published") else None)
     if used in ("published once", "default"):
         await api.post(f"{template}/archive")
-    if used == "sent as a test":
-        await a_message(database, template_id=UUID(template.removeprefix("/templates/")), template_version=1)
+    if used == "published by an older service":
+        await run(database, "UPDATE template SET published_version = 1, used_at = NULL WHERE id = :id", id=UUID(template.removeprefix("/templates/")))
+        await api.post(f"{template}/archive")
 
     refused = await api.delete(template)
 
@@ -227,6 +228,21 @@ async def test_subscriber_is_written_to_in_the_nearest_language(api, database):
         spoken.append([templates._nearest(("payment.received", "sms", locale)).locale for locale in ("ru-RU", "ru-KZ", "kk-KZ", "fr")])
 
     assert spoken == [["ru-RU", "ru", "kk", "ru"], ["ru", "ru", "kk", "ru"], ["en", "en", "kk", "en"]]
+
+
+async def test_author_of_an_sms_hears_of_its_parts_when_it_is_added(api):
+    template = await made(api)
+    short, long = "{{ service }}", "x" * 275 + " {{ amount|money }} {{ amount|money }}"
+
+    doubtful = await api.post(f"{template}/versions", json={"text": long, "options": {"max_parts": 2}})
+    wrong = await api.post(f"{template}/versions", json={"text": "y" * 200, "options": {"max_parts": 1}})
+    unknown = await api.post(f"{template}/versions", json={"text": short})
+
+    assert [answer.status_code for answer in (doubtful, wrong, unknown)] == [201] * 3
+    warnings = [[(one["pointer"], one["code"]) for one in answer.json()["warnings"]] for answer in (doubtful, wrong, unknown)]
+    assert warnings == [[("/text", "too_many_parts")], [("/text", "too_many_parts")], [("/text", "undefined")]]
+    assert "самые длинные" in doubtful.json()["warnings"][0]["detail_ru"]
+    assert "самые длинные" not in wrong.json()["warnings"][0]["detail_ru"]
 
 
 async def test_warnings_come_with_the_version_and_with_its_publication(api):

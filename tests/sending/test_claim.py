@@ -199,3 +199,13 @@ def explained() -> str:
     from app.sending.claim import CLAIM
 
     return f"EXPLAIN {CLAIM.text}"
+
+
+async def test_a_message_without_files_has_none_whoever_wrote_it(database):
+    """Nothing is NULL, and never JSON's own `null`, which would be a list of files to make."""
+    message_id = await a_message(database, attachments=None)
+
+    (claimed,) = await claim(database)
+
+    assert claimed.attachments is None
+    assert (await one(database, "SELECT attachments IS NULL AS none FROM message WHERE id = :id", id=message_id)).none
