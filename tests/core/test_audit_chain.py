@@ -173,10 +173,9 @@ async def test_two_seals_at_once_seal_every_record_once(database):
 
 async def test_record_of_what_was_rolled_back_is_in_no_chain(database):
     await sealed(database)
-    with pytest.raises(LookupError):
-        async with database.transaction() as session:
-            await record(session, "test", "thing.change", "thing:never")
-            raise LookupError
+    async with database.transaction() as session:
+        await record(session, "test", "thing.change", "thing:never")
+        await session.rollback()
 
     assert await Seal(database).run() == 0
     assert (await verify(database)).waiting == 0
