@@ -13,7 +13,8 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ from benchmarks import forecasts
 SIZES = (100_000, int(os.environ.get("BENCH_MONTHS", "10000000")))
 MONTHS = 14
 EACH = 50  # messages of an account over all months
-TURNS, BATCH = 60, 500
+TURNS, WARM, BATCH = 40, 5, 500
 SECRET = "a secret of the benchmark alone, forty oc"
 POLICY = Policy(gateway="main", receipt_group="main", backoff_min=timedelta(seconds=30), backoff_max=timedelta(seconds=900), attempts=3)
 
@@ -184,26 +185,34 @@ def receipt_of(identity: str, address: str) -> Receipt:
     return ReceiptReader(Profile()).read(5, 1, body, lambda *_: None)
 
 
-async def measure(settings: Settings, number: int) -> dict[str, float]:
-    steps = Steps(settings)
-    app = create_app(settings)
-    async with app.router.lifespan_context(app):
-        async with steps.database.transaction() as session:
-            key, _ = await create_key(session, "bench", "admin")
-        raw = await asyncpg.connect(**sync_dsn(settings.database_url))
-        accounts = [tuple(row) for row in await raw.fetch("SELECT id, address FROM numbered ORDER BY random() LIMIT 20000")]
-        messages = [row[0] for row in await raw.fetch("SELECT id FROM message TABLESAMPLE SYSTEM (0.2) LIMIT 20000")]
-        await raw.close()
-        client = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://bench/api/v1", headers={"Authorization": f"Bearer {key}"})
-        for turn in range(TURNS):
-            if turn == 5:
-                steps.took.clear()  # connections, caches
-            await steps.pipeline(accounts, turn)
-            for _ in range(4):
-                await steps.reads(client, accounts, messages, number // EACH)
-        await client.aclose()
-    await steps.database.close()
-    return {name: statistics.median(taken) for name, taken in steps.took.items()}
+class Measured:
+    """A database of one size, with an API on it."""
+
+    def __init__(self, settings: Settings, number: int) -> None:
+        self.steps, self._settings, self._number, self._app = Steps(settings), settings, number, create_app(settings)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        async with self._app.router.lifespan_context(self._app):
+            async with self.steps.database.transaction() as session:
+                key, _ = await create_key(session, "bench", "admin")
+            raw = await asyncpg.connect(**sync_dsn(self._settings.database_url))
+            self._accounts = [tuple(row) for row in await raw.fetch("SELECT id, address FROM numbered ORDER BY random() LIMIT 20000")]
+            self._messages = [row[0] for row in await raw.fetch("SELECT id FROM message TABLESAMPLE SYSTEM (0.2) LIMIT 20000")]
+            await raw.close()
+            self._client = httpx.AsyncClient(
+                transport=httpx.ASGITransport(app=self._app), base_url="http://bench/api/v1", headers={"Authorization": f"Bearer {key}"}
+            )
+            yield
+            await self._client.aclose()
+        await self.steps.database.close()
+
+    async def turn(self, nth: int) -> None:
+        if nth == WARM:
+            self.steps.took.clear()
+        await self.steps.pipeline(self._accounts, nth)
+        for _ in range(4):
+            await self.steps.reads(self._client, self._accounts, self._messages, self._number // EACH)
 
 
 def main() -> None:
@@ -221,7 +230,6 @@ def main() -> None:
 
 
 async def run(url: str, redis_url: str) -> None:
-    found = []
     urls = []
     for number in SIZES:
         of_size = url.replace("/vestnik?", f"/m{number}?")
@@ -234,11 +242,16 @@ async def run(url: str, redis_url: str) -> None:
             await connection.execute(f"ALTER DATABASE u{number} RENAME TO m{number}")
         await connection.close()
         urls.append((of_size, number))
-    for of_size, number in urls:
-        settings = Settings(_env_file=None, database_url=of_size, redis_url=redis_url, log_level="error", jwt_hs256_secret=SECRET)
-        found.append(await measure(settings, number))
-    for name in found[0]:
-        small, large = found[0][name], found[1][name]
+    both = [
+        Measured(Settings(_env_file=None, database_url=of_size, redis_url=redis_url, log_level="error", jwt_hs256_secret=SECRET), number)
+        for of_size, number in urls
+    ]
+    async with both[0].open(), both[1].open():
+        for nth in range(TURNS):  # in turns: whatever else the machine does, it does to both
+            for one in both:
+                await one.turn(nth)
+    for name in both[0].steps.took:
+        small, large = (statistics.median(one.steps.took[name]) for one in both)
         print(
             json.dumps({"step": name, f"ms_at_{SIZES[0]}": round(small, 2), f"ms_at_{SIZES[1]}": round(large, 2), "ratio": round(large / small, 2)}), flush=True
         )

@@ -230,3 +230,14 @@ async def test_month_turns_in_the_middle_of_a_conversation(database, api):
     assert [line["id"] for line in listed] == [str(new), str(old)]
     assert {line["state"] for line in listed} == {"delivered"}
     assert (await one(database, "SELECT count(*) AS n FROM message_first")).n == 1
+
+
+async def test_erased_account_says_when_its_words_went_and_waits_for_no_retention(database, api):
+    account = await an_account(database)
+    message = await a_message(database, account, ended="delivered", **WORDS)
+    event = await an_event(database, made(0), account=account.id)
+
+    assert (await api.delete("/accounts/100500")).status_code == 204
+
+    assert await words(database, message) == ("", None, None, None, True)
+    assert (await api.get(f"/events/{event}")).json()["content_deleted_at"] is not None
