@@ -8,7 +8,9 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
+from app.core.clock import now
 from app.core.db import json_field, long_text, moment, one_of
+from app.core.ids import new_id
 from app.notifications.states import IN_OUTBOX, State
 
 
@@ -174,6 +176,46 @@ class MessageChange(SQLModel, table=True):
     state: str = Field(max_length=16)
     reason: str | None = Field(default=None, max_length=64)
     detail: str | None = Field(default=None, max_length=500)
+
+
+class MessageBulk(SQLModel, table=True):
+    """One operator's cancelling, or sending again, of many messages. The sweep goes on from `position`, batch by batch, up to `end_id`."""
+
+    __tablename__ = "message_bulk"
+    __table_args__ = (one_of("action", "cancel", "resend"), one_of("state", "running", "done", "cancelled", "failed"))
+
+    id: UUID = Field(default_factory=new_id, primary_key=True)
+    action: str = Field(max_length=8)
+    filter: dict[str, Any] = json_field()
+    again: bool = False
+    dry_run: bool = True
+    note: str = Field(default="", max_length=300)
+    most: int
+    state: str = Field(default="running", max_length=10)
+    error: str | None = Field(default=None, max_length=100)
+    attempts: int = Field(default=0, sa_type=sa.SmallInteger)  # of the present batch, that failed
+    position: UUID  # the messages up to this one are done
+    end_id: UUID  # of the first that is not looked at: whatever is made later, copies of the job's own among it
+    looked_at: int = Field(default=0, sa_type=sa.BigInteger)
+    done: int = Field(default=0, sa_type=sa.BigInteger)
+    outcomes: dict[str, int] = json_field(default_factory=dict)
+    left_out: dict[str, int] = json_field(default_factory=dict)
+    parts: int = Field(default=0, sa_type=sa.BigInteger)
+    cost: Decimal = Field(default=Decimal(0), sa_type=sa.Numeric(18, 4))
+    is_limited: bool = False
+    requested_by: str = Field(max_length=100)
+    created_at: datetime = moment(default_factory=now)
+    worked_at: datetime = moment(default_factory=now)  # whoever has waited longest is next
+    finished_at: datetime | None = moment(default=None)
+
+
+class MessageBulkMark(SQLModel, table=True):
+    """A job has sent this message again, or one that it is a copy of: never twice in one job. Kept until the job has ended."""
+
+    __tablename__ = "message_bulk_mark"
+
+    bulk_id: UUID = Field(primary_key=True)
+    root_id: UUID = Field(primary_key=True)  # the message that all the copies are copies of
 
 
 class Stop(SQLModel, table=True):

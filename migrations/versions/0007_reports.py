@@ -173,9 +173,46 @@ def upgrade() -> None:
     )
     for statement in (SLOT, BUCKET, ADDED, CHANGED, PARTS, *TRIGGERS, BACKFILL):
         op.execute(statement)
+    op.create_table(
+        "message_bulk",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("action", sa.String(length=8), nullable=False),
+        sa.Column("filter", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("again", sa.Boolean(), nullable=False),
+        sa.Column("dry_run", sa.Boolean(), nullable=False),
+        sa.Column("note", sa.String(length=300), nullable=False),
+        sa.Column("most", sa.Integer(), nullable=False),
+        sa.Column("state", sa.String(length=10), nullable=False),
+        sa.Column("error", sa.String(length=100), nullable=True),
+        sa.Column("attempts", sa.SmallInteger(), nullable=False),
+        sa.Column("position", sa.Uuid(), nullable=False),
+        sa.Column("end_id", sa.Uuid(), nullable=False),
+        sa.Column("looked_at", sa.BigInteger(), nullable=False),
+        sa.Column("done", sa.BigInteger(), nullable=False),
+        sa.Column("outcomes", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("left_out", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("parts", sa.BigInteger(), nullable=False),
+        sa.Column("cost", sa.Numeric(18, 4), nullable=False),
+        sa.Column("is_limited", sa.Boolean(), nullable=False),
+        sa.Column("requested_by", sa.String(length=100), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("worked_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("action IN ('cancel', 'resend')", name=op.f("ck_message_bulk_action")),
+        sa.CheckConstraint("state IN ('running', 'done', 'cancelled', 'failed')", name=op.f("ck_message_bulk_state")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_message_bulk")),
+    )
+    op.create_table(
+        "message_bulk_mark",
+        sa.Column("bulk_id", sa.Uuid(), nullable=False),
+        sa.Column("root_id", sa.Uuid(), nullable=False),
+        sa.PrimaryKeyConstraint("bulk_id", "root_id", name=op.f("pk_message_bulk_mark")),
+    )
 
 
 def downgrade() -> None:
+    for table in ("message_bulk_mark", "message_bulk"):
+        op.drop_table(table)
     for trigger, table in (("report_part_added", "submission"), ("report_message_changed", "message"), ("report_message_added", "message")):
         op.execute(f"DROP TRIGGER {trigger} ON {table}")
     for function in (
