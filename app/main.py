@@ -84,6 +84,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     routes_api.router,
     ranges_api.router,
     sending.router,
+    message_bulks.router,  # before the messages: their ids would take its name
     messages.router,
     receipts.router,
     inbound_api.router,

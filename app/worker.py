@@ -41,6 +41,7 @@ from app.core.config import Settings
 from app.core.db import Database
 from app.core.errors import ConfigurationError
 from app.core.ids import new_id
+from app.core.key_limits import OldUsage
 from app.core.metrics_port import MetricsPort, ProcessHealth
 from app.core.pulse import Pulse
 from app.core.secrets import SecretBox
@@ -49,6 +50,7 @@ from app.core.watchdog import keep_watchdog
 from app.desk.appraise import Appraiser
 from app.forecasts.forget import OldScans
 from app.forecasts.station import ScanStation
+from app.notifications.bulk import Bulks
 from app.notifications.hold import Holding
 from app.notifications.one_time import OneTimeTexts
 from app.notifications.plan import BATCH, Planner
@@ -153,7 +155,9 @@ class SweepStation:
         folding: Folding,
         backfill: Backfill,
         seal: Seal,
+        usage: OldUsage,
         retention: Retention,
+        message_bulks: Bulks,
     ) -> None:
         self._retention = retention
         self._often = (
@@ -163,6 +167,7 @@ class SweepStation:
             reminders.follow,
             one_time.blank,
             bulk.follow,
+            message_bulks.follow,
             replanning.follow,
             seal.run,
             folding.fold,
@@ -184,6 +189,9 @@ class SweepStation:
             one_time.forget,
             sweeper.look,
             backfill.follow,
+            folding.look,
+            seal.look,
+            usage.forget,
         )
         self._ticked = time.monotonic()
         self._owed = False
@@ -277,7 +285,9 @@ class Office:
                 Folding(self.database, self.settings.timezone),
                 Backfill(self.database, self.settings.timezone),
                 Seal(self.database),
+                OldUsage(self.database),
                 Retention(self.database, self.settings),
+                Bulks(self.database, self.settings, self.wakeups),
             )
         if queue == SIMULATIONS:
             return SimulatedStation(self.database)

@@ -16,6 +16,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core import metrics
 from app.core.db import Database
 from app.core.peppers import peppers
 
@@ -49,6 +50,8 @@ WHERE s.record_id IS NULL AND u.record_id IS NULL ORDER BY r.id LIMIT 1
 """)
 MISSING = sa.text("SELECT u.record_id FROM audit_unsealed u LEFT JOIN audit_record r ON r.id = u.record_id WHERE r.id IS NULL ORDER BY u.record_id LIMIT 1")
 WAITING = sa.text("SELECT count(*) FROM audit_unsealed")
+WAITING_SHOWN = sa.text("SELECT count(*) FROM (SELECT FROM audit_unsealed LIMIT :most) AS bounded")
+MOST_SHOWN = 100_000  # records that are counted for the metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,11 @@ class Seal:
             seqs, ids, hashes = zip(*links, strict=True)
             await session.execute(SEAL, {"seqs": list(seqs), "ids": list(ids), "hashes": list(hashes)})
             return len(rows)
+
+    async def look(self) -> None:
+        """Show how many records wait, up to 100,000: also when it is somebody else who seals them, and above all when nobody can."""
+        async with self._database.transaction() as session:
+            metrics.AUDIT_UNSEALED.set((await session.execute(WAITING_SHOWN, {"most": MOST_SHOWN})).scalar_one())
 
 
 async def head_of(session: AsyncSession) -> Head:

@@ -9,6 +9,7 @@ Keys without either cost nothing here.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -17,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
+from app.core import metrics
 from app.core.auth import Allowance
 from app.core.clock import now as clock
 from app.core.db import Database
@@ -24,6 +26,8 @@ from app.core.errors import TooMany
 from app.core.limits import Limits, Rate
 
 LARGEST_BLOCK = 500
+USAGE_KEPT = timedelta(days=7)  # a process that ends gives back what it had of yesterday's; nobody asks for more
+EVERY = 86_400.0  # seconds between two times of forgetting
 RateHeaders = dict[bytes, bytes]
 
 # Of nobody's or of what is left of the day's quota: as much as asked for, or nothing.
@@ -33,6 +37,7 @@ ON CONFLICT (key_id, day) DO UPDATE SET used = key_usage.used + excluded.used WH
 RETURNING used
 """)
 GIVE_BACK = sa.text("UPDATE key_usage SET used = used - :number WHERE key_id = :key_id AND day = :day")
+FORGET = sa.text("DELETE FROM key_usage WHERE day < :before")
 
 
 @dataclass(slots=True)
@@ -62,6 +67,7 @@ class KeyLimits:
             wait, remaining = await self._limits.take([(rate, f"{allowance.key_id}:{burst}:{allowance.rate_per_second}")])
             tell(headers, burst, remaining, wait or (burst - remaining) / allowance.rate_per_second)
             if wait:
+                metrics.KEY_QUOTA_REFUSED.inc()
                 raise TooMany(
                     f"This key may ask {allowance.rate_per_second:g} times a second: try again in {ceil(wait)} s.",
                     code="rate_exceeded",
@@ -94,6 +100,7 @@ class KeyLimits:
                     if not await self._set_aside(allowance.key_id, block, quota, number - block.left):
                         wait = self._until_midnight()
                         tell(headers, quota, max(0, quota - block.used) + block.left, wait)
+                        metrics.KEY_QUOTA_REFUSED.inc()
                         raise TooMany(
                             f"This key may tell {quota} events a day, other requests included, and has not {number} left: the next day begins in {ceil(wait)} s.",
                             code="quota_exceeded",
@@ -126,6 +133,20 @@ class KeyLimits:
         moment = self._now().astimezone(self._zone)
         midnight = datetime.combine(moment.date() + timedelta(days=1), datetime.min.time(), self._zone)
         return max(1.0, midnight.timestamp() - moment.timestamp())
+
+
+class OldUsage:
+    """A step of the sweep: days that are over are forgotten, once a day."""
+
+    def __init__(self, database: Database) -> None:
+        self._database, self._next = database, 0.0
+
+    async def forget(self) -> None:
+        if time.monotonic() < self._next:
+            return
+        async with self._database.transaction() as session:
+            await session.execute(FORGET, {"before": (clock() - USAGE_KEPT).date()})
+        self._next = time.monotonic() + EVERY
 
 
 def tell(headers: RateHeaders, limit: int, remaining: int, reset: float) -> None:

@@ -172,6 +172,7 @@ async def replan_event(event_id: UUID, caller: MayWriteMessages, session: Sessio
     if row.content_deleted_at is not None:
         raise Conflict("Its data was deleted after VESTNIK_RETENTION_DAYS_CONTENT days: there is nothing to tell.", code="content_deleted")
     await session.execute(AGAIN, {"id": event_id})
-    await audit.record(session, caller, "event.replan", f"event:{event_id}")
+    reasons = sorted({decision["reason"] for decision in decisions if decision["reason"]})
+    await audit.record(session, caller, "event.replan", f"event:{event_id}", {"state": [row.state, "pending"], "reasons": [reasons, []]})
     request.state.after_commit = [PLAN]
     return EventOut.model_validate(out(await existing(session, event_id)))

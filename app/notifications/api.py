@@ -1,21 +1,14 @@
 """Messages: what was sent to whom, with what result and why; cancel and resend."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-import orjson
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import AwareDatetime, BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.accounts.preferences import read
-from app.accounts.quiet import QuietHoursNow
-from app.accounts.suppressions import is_barred
-from app.accounts.window import Opening, next_open, open_until
-from app.catalogue.registry import Catalogue
-from app.catalogue.types import VERIFICATION
 from app.core import audit
 from app.core.auth import MayReadMessages, MayWriteMessages
 from app.core.clock import now
@@ -24,18 +17,13 @@ from app.core.errors import Conflict, NotFound
 from app.core.http import Guarded
 from app.core.ids import first_id_at
 from app.core.page import Page, Paging, encode_cursor
-from app.gateways.operators import operators_of
-from app.gateways.roads import Roads
-from app.gateways.router import SIMULATED, SIMULATED_ROAD, Road
-from app.notifications.audience import ORDINARY, URGENT, Around, Reached, Told, why_closed
-from app.notifications.ending import close
+from app.notifications.cancel import NotCancelled, cancel_waiting
+from app.notifications.chains import lock_chain
 from app.notifications.history import HistoryLine, history_of
 from app.notifications.one_time import readable
-from app.notifications.plan import ACCOUNTS, zone_of
-from app.notifications.rows import Rows, recut_for
+from app.notifications.resend import NotResent, Resending
+from app.notifications.rows import Rows
 from app.notifications.states import State
-from app.notifications.stops import Stops
-from app.rendering.compose import Composed
 
 router = APIRouter(prefix="/messages", tags=["messages"], route_class=Guarded)
 
@@ -47,8 +35,16 @@ SELECT m.id, a.number AS account, m.type, m.channel, m.address, coalesce(o.gatew
        o.after_message AS after, m.test, m.content_deleted_at
 FROM message m LEFT JOIN outbox o ON o.message_id = m.id LEFT JOIN account a ON a.id = m.account_id
 """
-IS_GONE = sa.text("SELECT NOT EXISTS (SELECT FROM contact WHERE id = :id)")
-ATTRIBUTES = sa.text("SELECT CAST(attributes AS text) FROM account WHERE id = :id")
+WHY_NOT = {
+    NotResent.NOT_SENT_YET: "It has not been sent yet.",
+    NotResent.ERASED: "Its contents were erased.",
+    NotResent.CONTENT_DELETED: "Its words were deleted after VESTNIK_RETENTION_DAYS_CONTENT days: there is nothing to send again.",
+    NotResent.TEST: "It was a test: send another one with POST /templates/{id}/test-send.",
+    NotResent.CODE: "Its code is known to nobody any more: the subscriber asks for another one in his cabinet.",
+    NotResent.CONTACT_REMOVED: "The account does not have this contact any more.",
+    NotResent.SUPPRESSED: "Its address is suppressed: see GET /suppressions, and lift it there first if it may be written to again.",
+    NotResent.NO_OPEN_HOURS: "The quiet hours and the subscriber's own leave no moment at which it could go.",
+}
 
 
 class MessageOut(BaseModel):
@@ -166,11 +162,12 @@ async def existing(session: AsyncSession, message_id: UUID) -> Any:
 @router.post("/{message_id}/cancel", operation_id="cancel_message", summary="Cancel a message that is held or queued")
 async def cancel_message(message_id: UUID, caller: MayWriteMessages, session: SessionDep) -> MessageOut:
     row = await existing(session, message_id)
-    if not await close(session, [message_id], State.CANCELLED, "operator", now(), detail=caller.name):
+    stays = (await cancel_waiting(session, [message_id], now(), caller.name)).get(message_id)
+    if stays is NotCancelled.IN_FLIGHT:
+        raise Conflict("It is on the wire just now.", code=stays.value)
+    if stays is not None:
         row = await existing(session, message_id)
-        if row.state == State.SENDING:
-            raise Conflict("It is on the wire just now.", code="in_flight")
-        raise Conflict(f"It is {row.state}: only a held or queued message can be cancelled.", code="not_waiting")
+        raise Conflict(f"It is {row.state}: only a held or queued message can be cancelled.", code=stays.value)
     account = (await session.execute(sa.text("SELECT account_id FROM message WHERE id = :id"), {"id": message_id})).scalar_one()
     changes = {"account": str(account), "state": [row.state, State.CANCELLED.value]}
     await audit.record(session, caller, "message.cancel", f"message:{message_id}", changes)
@@ -180,80 +177,16 @@ async def cancel_message(message_id: UUID, caller: MayWriteMessages, session: Se
 @router.post("/{message_id}/resend", operation_id="resend_message", summary="Send its words once more, as a new message", status_code=201)
 async def resend_message(message_id: UUID, caller: MayWriteMessages, session: SessionDep, request: Request) -> MessageOut:
     """A new message to the same address with the same words; it points to the old one. Quiet hours hold it as any other, and a suppression forbids it."""
-    old = (await session.execute(sa.text("SELECT * FROM message WHERE id = :id"), {"id": message_id})).first()
-    if old is None:
-        raise NotFound("There is no such message.", code="message_not_found")
-    if (await existing(session, message_id)).state in {State.HELD, State.QUEUED, State.SENDING}:
-        raise Conflict("It has not been sent yet.", code="not_sent_yet")
-    if not old.address:
-        raise Conflict("Its contents were erased.", code="erased")
-    if old.content_deleted_at is not None:
-        raise Conflict("Its words were deleted after VESTNIK_RETENTION_DAYS_CONTENT days: there is nothing to send again.", code="content_deleted")
-    if old.test and old.gateway != SIMULATED:
-        raise Conflict("It was a test: send another one with POST /templates/{id}/test-send.", code="test_message")
-    if old.type == VERIFICATION:
-        raise Conflict("Its code is known to nobody any more: the subscriber asks for another one in his cabinet.", code="one_time_code")
-    if old.contact_id is not None and (await session.execute(IS_GONE, {"id": old.contact_id})).scalar():
-        raise Conflict("The account does not have this contact any more.", code="contact_removed")
-    account = (await session.execute(ACCOUNTS, {"ids": [old.account_id]})).one()
-    settings, moment, catalogue = request.app.state.settings, now(), Catalogue()
-    quiet = QuietHoursNow(settings.quiet)
-    await catalogue.refresh(session)
-    await quiet.refresh(session)
-    rules = catalogue.types.get(old.type)
-    if await is_barred(session, old.channel, old.address, mandatory=bool(rules and rules.mandatory)):
-        raise Conflict("Its address is suppressed: see GET /suppressions, and lift it there first if it may be written to again.", code="suppressed")
-    around = Around(moment, zone_of(account.timezone, settings.timezone), quiet.of(account.timezone), read(account.chosen_json))
-    opening = around.opening(rules, old.channel, old.contact_id) if rules else Opening(around.zone)
-    opens = next_open(moment, opening)
-    if opens is None:
-        raise Conflict("The quiet hours and the subscriber's own leave no moment at which it could go.", code="no_open_hours")
-    told = Told(
-        contact=Reached(old.contact_id, old.channel, old.address, "", suppressed=False),
-        not_before=opens,
-        send_until=open_until(opens, opening),
-        expires_at=opens + (rules.ttl if rules else timedelta(days=1)),
-        priority=URGENT if old.urgent else ORDINARY,
-        waits=why_closed(moment, opening) if opens > moment else None,
-    )
-    words = Composed(
-        template_id=old.template_id,
-        version=old.template_version,
-        locale=old.locale,
-        subject=old.subject,
-        text=old.text,
-        html=old.html,
-        encoding=old.encoding,
-        parts=old.parts,
-        brand=old.brand,
-        attachments=old.attachments,
-    )
-    is_simulated = caller.test or old.gateway == SIMULATED
-    road = SIMULATED_ROAD if is_simulated else await road_of(session, old)
+    await existing(session, message_id)
+    await lock_chain(session, [message_id])
+    moment = now()
+    fate = (await Resending(request.app.state.settings).weigh(session, [message_id], moment, simulated=caller.test))[message_id]
+    if isinstance(fate, NotResent):
+        raise Conflict(WHY_NOT[fate], code=fate.value)
     rows = Rows()
-    made = rows.message(
-        event_id=old.event_id,
-        account_id=old.account_id,
-        code=old.type,
-        told=told,
-        words=recut_for(road, words),
-        road=road,
-        now=moment,
-        resend_of=message_id,
-        stopped=(await Stops.look(session)).hold(old.type, road.name if road else None),
-        test=is_simulated,
-    )
+    made = fate.add(rows, moment)
     await rows.write(session)
-    await audit.record(session, caller, "message.resend", f"message:{message_id}", {"account": str(old.account_id), "message": str(made)})
-    if road:
-        request.state.after_commit = road.queues
+    await audit.record(session, caller, "message.resend", f"message:{message_id}", {"account": str(fate.old.account_id), "message": str(made)})
+    if fate.road:
+        request.state.after_commit = fate.road.queues
     return MessageOut.model_validate(out(await existing(session, made)))
-
-
-async def road_of(session: AsyncSession, message: Any) -> Road | None:
-    """The road that the message would take now."""
-    router = await Roads().look(session)
-    operators = await operators_of(session, [message.address]) if router.asks_operator and message.channel == "sms" else {}
-    attributes = (await session.execute(ATTRIBUTES, {"id": message.account_id})).scalar() if router.asks_attributes else None
-    known = orjson.loads(attributes) if attributes else {}
-    return router.choose(message.channel, message.type, message.address, message.account_id, known, operators.get(message.address))

@@ -28,9 +28,6 @@ from app.notifications.states import IN_OUTBOX
 from app.notifications.stops import Stops
 from app.rendering.compose import Composed
 
-# The lock is the order of those who would send the same message again at once: the second one sees the copy of the first. By keys: a join could become a
-# walk through the whole table.
-LOCK = sa.text("SELECT id FROM message WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE")
 OLD = sa.text("""
 SELECT m.id, m.event_id, m.account_id, m.type, m.channel, m.contact_id, m.address, m.locale, m.template_id, m.template_version, m.gateway, m.urgent, m.subject,
        m.text, m.html, m.encoding, m.parts, m.brand, CAST(m.attachments AS text) AS attachments, m.resend_of, m.test, m.content_deleted_at,

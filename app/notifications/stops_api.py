@@ -25,7 +25,7 @@ AT_ONCE = 5.0  # seconds that a request moves rows; the sweep goes on with what 
 SET = sa.text("""
 INSERT INTO stop (id, scope, name, reason, by, at) VALUES (:id, :scope, :name, :reason, :by, clock_timestamp()) ON CONFLICT (scope, name) DO NOTHING RETURNING id
 """)
-LIFT = sa.text("DELETE FROM stop WHERE id = :id RETURNING scope, name")
+LIFT = sa.text("DELETE FROM stop WHERE id = :id RETURNING scope, name, reason, by, at")
 THERE = {
     "type": sa.text("SELECT EXISTS (SELECT FROM notification_type WHERE code = :name)"),
     "gateway": sa.text("SELECT EXISTS (SELECT FROM gateway WHERE name = :name)"),
@@ -101,7 +101,8 @@ async def lift_stop(stop_id: UUID, caller: MayWriteMessages, request: Request) -
         lifted = (await session.execute(LIFT, {"id": stop_id})).first()
         if lifted is None:
             raise NotFound("There is no such stop: it may have been lifted already.", code="stop_not_found")
-        await audit.record(session, caller, "stop.lift", target(lifted.scope, lifted.name))
+        stood = {"reason": [lifted.reason, None], "by": [lifted.by, None], "at": [lifted.at.isoformat(), None]}
+        await audit.record(session, caller, "stop.lift", target(lifted.scope, lifted.name), stood)
     await Switch(database).free(AT_ONCE)
 
 

@@ -132,6 +132,22 @@ def upgrade() -> None:
         postgresql_with={"fillfactor": "90", "autovacuum_vacuum_scale_factor": "0.02"},
     )
     op.create_table(
+        "report_day",
+        sa.Column("day", sa.Date(), nullable=False),
+        sa.Column("key", sa.Uuid(), nullable=False),
+        sa.Column("bucket", sa.SmallInteger(), nullable=False),
+        *measures(),
+        sa.PrimaryKeyConstraint("day", "key", "bucket", name=op.f("pk_report_day")),
+        postgresql_with={"fillfactor": "90", "autovacuum_vacuum_scale_factor": "0.02"},
+    )
+    op.create_table(
+        "report_day_zone",
+        sa.Column("id", sa.SmallInteger(), nullable=False),
+        sa.Column("zone", sa.String(length=64), nullable=False),
+        sa.CheckConstraint("id = 1", name=op.f("ck_report_day_zone_one_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_report_day_zone")),
+    )
+    op.create_table(
         "report_backfill",
         sa.Column("id", sa.SmallInteger(), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
@@ -223,6 +239,6 @@ def downgrade() -> None:
         "report_slot(uuid)",
     ):
         op.execute(f"DROP FUNCTION {function}")
-    for table in ("report_export_part", "report_export", "report_backfill", "report_cell", "report_key", "report_delta"):
+    for table in ("report_export_part", "report_export", "report_backfill", "report_day_zone", "report_day", "report_cell", "report_key", "report_delta"):
         op.drop_table(table)
     op.drop_column("message", "operator")

@@ -47,8 +47,10 @@ async def test_lifted_stop_lets_everything_go_and_is_gone(database, api, account
     assert (await one(database, "SELECT stopped_at FROM outbox")).stopped_at is None
     assert (await api.get("/stops")).json()["items"] == []
     assert (await api.delete(f"/stops/{stop['id']}")).status_code == 404
-    records = await rows(database, "SELECT action, object FROM audit_record WHERE action LIKE 'stop.%' ORDER BY id")
-    assert [tuple(row) for row in records] == [("stop.set", "stop:gateway:main"), ("stop.lift", "stop:gateway:main")]
+    records = await rows(database, "SELECT action, object, changes FROM audit_record WHERE action LIKE 'stop.%' ORDER BY id")
+    assert [(row.action, row.object) for row in records] == [("stop.set", "stop:gateway:main"), ("stop.lift", "stop:gateway:main")]
+    assert records[1].changes["by"] == [stop["by"], None]
+    assert set(records[1].changes) == {"reason", "by", "at"}
 
 
 @pytest.mark.parametrize(

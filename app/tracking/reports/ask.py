@@ -18,8 +18,8 @@ from app.tracking.reports.times import percentile
 ASK = """
 WITH counted AS (
     SELECT {slot} AS at, {key_columns} k.state AS of_state, c.bucket, c.messages, c.parts, c.cost
-    FROM report_cell c JOIN report_key k ON k.key = c.key WHERE c.slot >= :begins AND c.slot < :ends AND k.kind = :kind{of_keys}
-    UNION ALL
+    FROM report_cell c JOIN report_key k ON k.key = c.key WHERE c.slot >= :begins AND c.slot < :ends AND k.kind = :kind{of_keys}{unless_days}
+    UNION ALL{days}
     SELECT {slot_of_delta} AS at, {delta_columns} d.state AS of_state, d.bucket, d.messages, d.parts, d.cost FROM report_delta d
     WHERE d.kind = :kind AND d.slot >= :begins AND d.slot < :ends{of_deltas}
 ), by_bucket AS (
@@ -34,6 +34,14 @@ SELECT {columns} CAST(sum(messages) AS bigint) AS messages, CAST(sum(parts) AS b
        CAST(count(*) OVER () AS bigint) AS rows
 FROM by_bucket {grouped} HAVING sum(messages) <> 0 OR sum(parts) <> 0 OR sum(cost) <> 0 {ordered}
 """
+# Days are read where no hours are asked for. One statement decides, by its snapshot, whether they begin on this clock: after a change of
+# VESTNIK_TIMEZONE, and before the first folding, they do not, and the hours are read.
+DAYS = """
+    SELECT {day} AS at, {key_columns} k.state AS of_state, c.bucket, c.messages, c.parts, c.cost
+    FROM report_day c JOIN report_key k ON k.key = c.key
+    WHERE c.day >= :first AND c.day <= :last AND k.kind = :kind{of_keys} AND (SELECT zone FROM report_day_zone) = :zone
+    UNION ALL"""
+UNLESS_DAYS = " AND (SELECT zone FROM report_day_zone) IS DISTINCT FROM :zone"
 BACKFILLING = sa.text("SELECT at, until FROM report_backfill")
 
 
@@ -96,10 +104,14 @@ def statement(wanted: Wanted, kind: str = "message") -> tuple[sa.TextClause, dic
     grouped = list(dict.fromkeys(grouped))
     of_keys, values = conditions(wanted.filters, "k")
     of_deltas, _ = conditions(wanted.filters, "d")
+    key_columns = "".join(f"k.{column}, " for column in plain)
+    by_days = grain != "hour"
     sql = ASK.format(
+        days=DAYS.format(day="c.day - :first + 1" if grain else "0", key_columns=key_columns, of_keys=of_keys) if by_days else "",
+        unless_days=UNLESS_DAYS if by_days else "",
         slot=local.format("c.slot"),
         slot_of_delta=local.format("d.slot"),
-        key_columns="".join(f"k.{column}, " for column in plain),
+        key_columns=key_columns,
         delta_columns="".join(f"d.{column}, " for column in plain),
         columns="".join(f"{column}, " for column in grouped),
         of_keys=of_keys,
@@ -108,6 +120,8 @@ def statement(wanted: Wanted, kind: str = "message") -> tuple[sa.TextClause, dic
         ordered=f"ORDER BY {', '.join(f'{column} NULLS FIRST' for column in grouped)}" if grouped else "",
     )
     values |= {"begins": wanted.period.begins, "ends": wanted.period.ends, "kind": kind}
+    if by_days:
+        values |= {"first": wanted.period.first, "last": wanted.period.last, "zone": wanted.period.zone}
     return sa.text(sql), values | ({"starts": wanted.period.starts(grain)} if grain else {})
 
 

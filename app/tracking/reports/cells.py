@@ -1,16 +1,25 @@
-"""The folding job: deltas are added to the cells and deleted, in one transaction, by one process at a time.
+"""The folding job: deltas are added to the cells of their hours and of their days, and deleted, in one transaction, by one process at a time.
 
 A reader adds cells and deltas in one statement, so a report is exact whether or not, and however far, anything was folded. A process that dies in the middle
 has folded nothing. Deltas of one message mostly undo each other (waiting, accepted, delivered) and meet here before they touch a cell.
 """
 
+import datetime as dt
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core import metrics
+from app.core.clock import now
 from app.core.db import Database
+from app.tracking.reports.dimensions import Period
+
+log = structlog.get_logger()
 
 BATCH = 10_000
+MOST_SHOWN = 100_000  # deltas that are counted for the metric
 
 DIMENSIONS = "type, channel, gateway, route, sender, operator, template_id, template_version, state, reason"
 # 128 bits of SHA-256 name a combination: a unique index over eleven columns that may be null would be wider than its table, and cells would repeat them.
@@ -31,14 +40,36 @@ WITH taken AS (
     ON CONFLICT (slot, key, bucket) DO UPDATE SET messages = report_cell.messages + excluded.messages, parts = report_cell.parts + excluded.parts,
         cost = report_cell.cost + excluded.cost
     RETURNING slot, key, bucket, messages, parts, cost
+), days AS (
+    INSERT INTO report_day (day, key, bucket, messages, parts, cost)
+    SELECT CAST(slot AT TIME ZONE :zone AS date), key, bucket, sum(messages), sum(parts), sum(cost) FROM summed GROUP BY 1, 2, 3
+    ON CONFLICT (day, key, bucket) DO UPDATE SET messages = report_day.messages + excluded.messages, parts = report_day.parts + excluded.parts,
+        cost = report_day.cost + excluded.cost
+    RETURNING day, key, bucket, messages, parts, cost
+), empty AS (
+    SELECT slot, CAST(NULL AS date) AS day, key, bucket FROM cells WHERE messages = 0 AND parts = 0 AND cost = 0
+    UNION ALL SELECT NULL, day, key, bucket FROM days WHERE messages = 0 AND parts = 0 AND cost = 0
 )
-SELECT t.number, c.slot, c.key, c.bucket FROM (SELECT count(*) AS number FROM taken) t
-LEFT JOIN cells c ON c.messages = 0 AND c.parts = 0 AND c.cost = 0
+SELECT t.number, e.slot, e.day, e.key, e.bucket FROM (SELECT count(*) AS number FROM taken) t LEFT JOIN empty e ON true
 """)
 EMPTY = sa.text("""
 DELETE FROM report_cell c USING unnest(CAST(:slots AS timestamptz[]), CAST(:keys AS uuid[]), CAST(:buckets AS smallint[])) AS v(slot, key, bucket)
 WHERE c.slot = v.slot AND c.key = v.key AND c.bucket = v.bucket
 """)
+EMPTY_DAYS = sa.text("""
+DELETE FROM report_day c USING unnest(CAST(:days AS date[]), CAST(:keys AS uuid[]), CAST(:buckets AS smallint[])) AS v(day, key, bucket)
+WHERE c.day = v.day AND c.key = v.key AND c.bucket = v.bucket
+""")
+WAITING = sa.text("SELECT count(*) FROM (SELECT FROM report_delta LIMIT :most) AS bounded")
+ZONE_OF_DAYS = sa.text("SELECT zone FROM report_day_zone")
+SET_ZONE = sa.text("INSERT INTO report_day_zone (id, zone) VALUES (1, :zone) ON CONFLICT (id) DO UPDATE SET zone = excluded.zone")
+FORGET_DAYS = sa.text("DELETE FROM report_day WHERE day >= :first AND day <= :last")
+SUM_DAYS = sa.text("""
+INSERT INTO report_day (day, key, bucket, messages, parts, cost)
+SELECT CAST(slot AT TIME ZONE :zone AS date), key, bucket, sum(messages), sum(parts), sum(cost) FROM report_cell WHERE slot >= :begins AND slot < :ends
+GROUP BY 1, 2, 3 HAVING sum(messages) <> 0 OR sum(parts) <> 0 OR sum(cost) <> 0
+""")
+EVER = Period(dt.date(1970, 1, 1), dt.date(9000, 1, 1), "UTC")
 
 
 class Folding:
@@ -52,10 +83,26 @@ class Folding:
         async with self._database.transaction() as session:
             if not await session.scalar(ONE_AT_A_TIME):
                 return 0  # somebody else is at it
+            if await session.scalar(ZONE_OF_DAYS) != self._zone:
+                log.info("report_days_summed_anew", zone=self._zone)
+                await sum_days(session, EVER, self._zone)
+                await session.execute(SET_ZONE, {"zone": self._zone})
             rows: Any = (await session.execute(FOLD, {"batch": BATCH, "zone": self._zone})).all()
-            empty = [row for row in rows if row.key is not None]
-            if empty:
-                await session.execute(
-                    EMPTY, {"slots": [row.slot for row in empty], "keys": [row.key for row in empty], "buckets": [row.bucket for row in empty]}
-                )
-            return int(rows[0].number)
+            for column, statement in (("slot", EMPTY), ("day", EMPTY_DAYS)):
+                empty = [row for row in rows if getattr(row, column) is not None]
+                if empty:
+                    values = {f"{column}s": [getattr(row, column) for row in empty]}
+                    await session.execute(statement, values | {"keys": [row.key for row in empty], "buckets": [row.bucket for row in empty]})
+        metrics.REPORT_FOLD_SUCCESS.set(now().timestamp())
+        return int(rows[0].number)
+
+    async def look(self) -> None:
+        """Show how many deltas wait, up to 100,000: also when it is somebody else who folds them, and above all when nobody can."""
+        async with self._database.transaction() as session:
+            metrics.REPORT_DELTAS_WAITING.set(await session.scalar(WAITING, {"most": MOST_SHOWN}) or 0)
+
+
+async def sum_days(session: AsyncSession, period: Period, zone: str) -> None:
+    """The days of the period anew from their hours. For whoever has the lock of the folding."""
+    await session.execute(FORGET_DAYS, {"first": period.first, "last": period.last})
+    await session.execute(SUM_DAYS, {"begins": period.begins, "ends": period.ends, "zone": zone})

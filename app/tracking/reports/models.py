@@ -1,6 +1,6 @@
 """What reports are read from: deltas that triggers append, cells that they are added up in, and files that were asked for."""
 
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -73,6 +73,30 @@ class ReportCell(SQLModel, table=True):
     messages: int = Field(sa_type=sa.BigInteger)
     parts: int = Field(sa_type=sa.BigInteger)
     cost: Decimal = Field(sa_type=sa.Numeric(18, 4))
+
+
+class ReportDay(SQLModel, table=True):
+    """The same counts by the day: at every moment the sums of the cells of its hours. Whoever does not ask for hours reads a twentieth as many rows."""
+
+    __tablename__ = "report_day"
+    __table_args__ = ({"postgresql_with": {"fillfactor": "90", "autovacuum_vacuum_scale_factor": "0.02"}},)
+
+    day: date = Field(primary_key=True)
+    key: UUID = Field(primary_key=True)
+    bucket: int = Field(primary_key=True, sa_type=sa.SmallInteger)
+    messages: int = Field(sa_type=sa.BigInteger)
+    parts: int = Field(sa_type=sa.BigInteger)
+    cost: Decimal = Field(sa_type=sa.Numeric(18, 4))
+
+
+class ReportDayZone(SQLModel, table=True):
+    """On whose clock the days of `report_day` begin. Where that is not VESTNIK_TIMEZONE, or there is no row, hours are read until the next folding."""
+
+    __tablename__ = "report_day_zone"
+    __table_args__ = (sa.CheckConstraint("id = 1", name="one_row"),)
+
+    id: int = Field(default=1, primary_key=True, sa_type=sa.SmallInteger)
+    zone: str = Field(max_length=64)
 
 
 class ReportBackfill(SQLModel, table=True):

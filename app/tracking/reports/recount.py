@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db import Database
 from app.core.ids import first_id_at
-from app.tracking.reports.cells import ALONE, DIMENSIONS
+from app.tracking.reports.cells import ALONE, DIMENSIONS, ZONE_OF_DAYS, sum_days
 from app.tracking.reports.dimensions import Period
 
 log = structlog.get_logger()
@@ -51,6 +51,16 @@ GROUP BY {NAMES} HAVING sum(messages) <> 0 OR sum(parts) <> 0 OR sum(cost) <> 0
 """
 COMPARE = sa.text(f"{DIFFERENCE} ORDER BY kind, slot LIMIT :most")
 CORRECT = sa.text(f"INSERT INTO report_delta ({NAMES}, messages, parts, cost) {DIFFERENCE}")
+# Days that are not the sums of their hours.
+COMPARE_DAYS = sa.text(f"""
+SELECT k.kind, d.day AS slot, {DIMENSIONS}, d.bucket, CAST(sum(d.messages) AS bigint) AS messages, CAST(sum(d.parts) AS bigint) AS parts, sum(d.cost) AS cost
+FROM (
+    SELECT CAST(slot AT TIME ZONE :zone AS date), key, bucket, messages, parts, cost FROM report_cell WHERE slot >= :begins AND slot < :ends
+    UNION ALL SELECT day, key, bucket, -messages, -parts, -cost FROM report_day WHERE day >= :first AND day <= :last
+) d (day, key, bucket, messages, parts, cost) JOIN report_key k ON k.key = d.key
+WHERE (SELECT zone FROM report_day_zone) = :zone
+GROUP BY d.day, k.key, d.bucket HAVING sum(d.messages) <> 0 OR sum(d.parts) <> 0 OR sum(d.cost) <> 0 ORDER BY kind, slot LIMIT :most
+""")
 OLDEST = sa.text("SELECT id FROM message ORDER BY id LIMIT 1")
 CELLS_BEFORE = sa.text("SELECT EXISTS (SELECT FROM report_cell WHERE slot < :at)")
 NEXT = sa.text("SELECT at, until FROM report_backfill FOR UPDATE SKIP LOCKED")
@@ -60,7 +70,8 @@ DONE = sa.text("DELETE FROM report_backfill")
 
 @dataclass(frozen=True, slots=True)
 class Recounted:
-    """`first`: the day from which on there are records to count; what cells say of earlier ones stands. `lines`: rows of the difference, of messages less cells."""
+    """`first`: the day from which on there are records to count; what cells say of earlier ones stands. `lines`: rows of the difference, of messages less cells; where
+    those agree, of the hours' cells less those of their days."""
 
     first: dt.date | None
     lines: list[Any]
@@ -71,14 +82,22 @@ async def recount(session: AsyncSession, period: Period, most: int = 1000) -> Re
     whole = await with_records(session, period)
     if whole is None:
         return Recounted(None, [])
-    return Recounted(whole.first, list((await session.execute(COMPARE, bounds(whole) | {"most": most})).all()))
+    lines = (await session.execute(COMPARE, bounds(whole) | {"most": most})).all()
+    if not lines:
+        days = {"begins": whole.begins, "ends": whole.ends, "first": whole.first, "last": whole.last, "zone": whole.zone, "most": most}
+        lines = (await session.execute(COMPARE_DAYS, days)).all()
+    return Recounted(whole.first, list(lines))
 
 
 async def repair(session: AsyncSession, period: Period) -> int:
-    """Append what is missing. How many deltas that took. It is alone: two at once would add it twice."""
+    """Append what is missing, and sum up the days anew. How many deltas that took. It is alone: two at once would add it twice."""
     await session.execute(ALONE)
     whole = await with_records(session, period)
-    return 0 if whole is None else rows_of(await session.execute(CORRECT, bounds(whole)))
+    if whole is None:
+        return 0
+    if await session.scalar(ZONE_OF_DAYS) == whole.zone:
+        await sum_days(session, whole, whole.zone)
+    return rows_of(await session.execute(CORRECT, bounds(whole)))
 
 
 async def with_records(session: AsyncSession, period: Period) -> Period | None:
