@@ -162,7 +162,9 @@ def look_into_document(file: BinaryIO, entries: list[Entry]) -> None:
         raise refused("The document has entries that are encrypted, packed in an unusual way, or there twice")
     for name in names:
         if not _is_part(name):
-            raise refused(f"The document has something in it that is no part of a document: {name[-80:].decode(errors='replace')!r}. Save it without enclosed files")
+            raise refused(
+                f"The document has something in it that is no part of a document: {name[-80:].decode(errors='replace')!r}. Save it without enclosed files"
+            )
     for entry in entries:
         if entry.name == b"[content_types].xml" and _ACTIVE_TYPES.search(_unpacked(file, entry).removeprefix(b"\xef\xbb\xbf")):
             raise refused("Documents with macros, controls or objects of other programs are not taken: save it without them")

@@ -86,8 +86,7 @@ async def _now(session: AsyncSession, teller: Teller, row: Any) -> Step:
     gateway = (await session.execute(GATEWAY, {"name": row.gateway})).first()
     trouble = gateway_trouble(gateway)
     if trouble is not None:
-        said = {"detail": gateway.trouble} if trouble == "gateway_down" and gateway.trouble else {}
-        return teller.step(trouble, None, **common, **said)
+        return teller.step(trouble, None, **common, **({"detail": gateway.trouble} if trouble == "gateway_down" and gateway and gateway.trouble else {}))
     values = {"gateway": row.gateway, "priority": row.priority, "not_before": row.not_before, "id": row.id}
     return teller.step("in_queue", None, number=(await session.execute(BEFORE_IT, values)).scalar_one(), **common)
 

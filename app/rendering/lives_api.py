@@ -88,7 +88,9 @@ async def archive_template(
 
 
 @router.post("/{template_id}/restore", operation_id="restore_template", summary="Take a template back")
-async def restore_template(template_id: UUID, session: SessionDep, response: Response, caller: MayWriteTemplates, *, if_match: IfMatch = None) -> PublishedTemplateOut:
+async def restore_template(
+    template_id: UUID, session: SessionDep, response: Response, caller: MayWriteTemplates, *, if_match: IfMatch = None
+) -> PublishedTemplateOut:
     """What was sent before is sent again. Where it could not be published today it stays unpublished, and `warnings` says why."""
     row = await found(session, template_id, lock=True)
     if if_match is not None:

@@ -102,7 +102,9 @@ class TracePage(BaseModel):
     until: datetime | None
 
 
-@router.get("/{name}/status", operation_id="read_gateway_status", summary="Each bind, or each mail station's connections: state, window, last error; and the queue")
+@router.get(
+    "/{name}/status", operation_id="read_gateway_status", summary="Each bind, or each mail station's connections: state, window, last error; and the queue"
+)
 async def status(name: Name, caller: MayReadGateways, session: SessionDep) -> StatusOut:
     gateway = await existing(session, name)
     queue = {row.state: row.count for row in (await session.execute(QUEUE, {"name": name})).all()}

@@ -6,7 +6,6 @@ Any number of stations may serve a mail gateway, so a slot is nobody's right to 
 import time
 from typing import Any
 
-import orjson
 import sqlalchemy as sa
 import structlog
 

@@ -171,7 +171,11 @@ async def test_words_that_could_not_be_published_are_refused_before_they_are_pus
     ("file", "content", "said"),
     [
         ("payment.received/sms.de/template.toml", "name = \n", "template.toml:1:8: Invalid value"),
-        ("payment.received/sms.de/template.toml", 'colour = "red"\n', "template.toml: unknown `colour`: there are name, layout, published, options, attachments"),
+        (
+            "payment.received/sms.de/template.toml",
+            'colour = "red"\n',
+            "template.toml: unknown `colour`: there are name, layout, published, options, attachments",
+        ),
         ("payment.received/sms.de/template.toml", "name = 5\n", "template.toml: `name` is a text of at most 200 characters"),
         (
             "payment.received/sms.de/template.toml",
