@@ -14,12 +14,11 @@ into on its way (archives, encrypted documents), and everything that is not know
 
 import codecs
 import re
-import struct
-from collections.abc import Iterator
 from typing import BinaryIO
 
 import puremagic
 
+from app.attachments.inside import entries_of, look_at_picture, look_at_table, look_at_text, look_into_document, look_into_pdf, pieces
 from app.core.errors import WrongMediaType
 
 PDF, PNG, JPEG, GIF, WEBP = "application/pdf", "image/png", "image/jpeg", "image/gif", "image/webp"
@@ -52,9 +51,6 @@ ARCHIVE = b"PK\x03\x04"
 ACTIVE = (b"<", b"#!", b"%!", b"{\\rtf", b"@echo")
 # Control characters have no place in a text; tab, line feed, carriage return and form feed have.
 _CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f]")
-# APPNOTE 4.3.16 and 4.3.12: the end of the central directory, and one entry of it.
-_END, _ENTRY = struct.Struct("<4s4H2LH"), struct.Struct("<4s6H3L5H2L")
-MOST_ENTRIES = 5_000
 
 NOT_TAKEN = "Send a PDF, a picture (PNG, JPEG, GIF, WebP), a text, CSV or iCalendar in UTF-8, or a DOCX, XLSX or ODT without macros"
 
@@ -67,6 +63,10 @@ def content_type_of(file: BinaryIO, name: str) -> str:
         return _document(file)
     likely = _by_magic(head)
     if likely in BEGINS and head.startswith(BEGINS[likely]):
+        if likely == PDF:
+            look_into_pdf(file)
+        else:
+            look_at_picture(file, likely)
         return likely
     return _text(file, head, name)
 
@@ -91,11 +91,14 @@ def _text(file: BinaryIO, head: bytes, name: str) -> str:
         raise WrongMediaType(f"This is no file of a kind that is taken, or a text in another encoding than UTF-8. {NOT_TAKEN}.", code="content_not_taken")
     if begins[:15].upper() == b"BEGIN:VCALENDAR":
         return ICS
+    look_at_text(file)
     _, dot, extension = name.rpartition(".")
     if not dot:
         return TEXT
     for kind in (CSV, TEXT):
         if f".{extension.lower().strip()}" in EXTENSIONS[kind]:
+            if kind == CSV:
+                look_at_table(file)
             return kind
     # Anything can stand in a text (.js, .bat, .html): what it is to those who open it, its name says.
     raise WrongMediaType(f"A text is taken as .txt, .csv or .ics alone. {NOT_TAKEN}.", code="content_not_taken")
@@ -105,7 +108,7 @@ def _is_plain(file: BinaryIO) -> bool:
     """Whether all of it is UTF-8 without control characters."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        for piece in _pieces(file):
+        for piece in pieces(file):
             if _CONTROL.search(decoder.decode(piece)):
                 return False
         decoder.decode(b"", final=True)
@@ -114,17 +117,18 @@ def _is_plain(file: BinaryIO) -> bool:
     return True
 
 
-def _pieces(file: BinaryIO, size: int = 1 << 16) -> Iterator[bytes]:
-    file.seek(0)
-    while piece := file.read(size):
-        yield piece
-
-
 def _document(file: BinaryIO) -> str:
-    """Which document this archive is. Its directory alone is read; nothing is unpacked."""
-    names = _names_in(file)
-    if any(name.endswith((b"vbaproject.bin", b"vbadata.xml")) or name.startswith(b"basic/") for name in names):
-        raise WrongMediaType("Documents with macros are not taken: save it without them.", code="content_not_taken")
+    """Which document this archive is. Its directory is read, and of its entries those alone that say what the others are."""
+    entries = entries_of(file)
+    names = [entry.name for entry in entries]
+    kind = _kind_of(file, names)
+    if kind is None:
+        raise WrongMediaType(f"Archives are not taken. {NOT_TAKEN}.", code="content_not_taken")
+    look_into_document(file, entries)
+    return kind
+
+
+def _kind_of(file: BinaryIO, names: list[bytes]) -> str | None:
     if b"[content_types].xml" in names and b"word/document.xml" in names:
         return DOCX
     if b"[content_types].xml" in names and b"xl/workbook.xml" in names:
@@ -133,29 +137,4 @@ def _document(file: BinaryIO) -> str:
     # OpenDocument 1.3, part 2, 3.3: the first entry is `mimetype`, not packed, so that its text stands at octet 38.
     if names[:1] == [b"mimetype"] and file.read(HEAD)[38:].startswith(ODT.encode() + ARCHIVE[:2]):
         return ODT
-    raise WrongMediaType(f"Archives are not taken. {NOT_TAKEN}.", code="content_not_taken")
-
-
-def _names_in(file: BinaryIO) -> list[bytes]:
-    """The names in an archive's central directory, in lower case; none where there is no directory that can be believed."""
-    size = file.seek(0, 2)
-    tail_at = max(0, size - _END.size - 0xFFFF)
-    file.seek(tail_at)
-    tail = file.read()
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or len(tail) - at < _END.size:
-        return []
-    _, _, _, _, entries, length, offset, _ = _END.unpack_from(tail, at)
-    if entries > MOST_ENTRIES or offset + length > tail_at + at:
-        return []
-    file.seek(offset)
-    directory, place = file.read(length), 0
-    names: list[bytes] = []
-    while len(names) < entries and place + _ENTRY.size <= len(directory):
-        fields = _ENTRY.unpack_from(directory, place)
-        if fields[0] != b"PK\x01\x02":
-            return []
-        place += _ENTRY.size
-        names.append(directory[place : place + fields[10]].lower())
-        place += sum(fields[10:13])
-    return names
+    return None

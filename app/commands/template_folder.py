@@ -1,6 +1,6 @@
 """Templates as a folder of files, so that they can live in git: `<type>/<channel>.<locale>/`, and in it a text file for each part.
 
-    payment.received/email.ru/template.toml    name, layout, [options], [[attachments]]
+    payment.received/email.ru/template.toml    name, layout, published, [options], [[attachments]]
     payment.received/email.ru/subject.txt
     payment.received/email.ru/text.txt
     payment.received/email.ru/body.html        or body.mjml
@@ -20,7 +20,7 @@ from app.commands.ground import BadInput
 
 SOURCES: Mapping[str, str] = {"subject": "subject.txt", "text": "text.txt", "html": "body.html", "mjml": "body.mjml"}
 SETTINGS = "template.toml"
-KEYS = ("name", "layout", "options", "attachments")
+KEYS = ("name", "layout", "published", "options", "attachments")
 LARGEST = 1024 * 1024  # bytes of a file: ten times what a template may have
 
 TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
@@ -44,12 +44,13 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Filed:
-    """A template as its folder has it. `version` is the body of a new version."""
+    """A template as its folder has it. `version` is the body of a new version. `draft`: the folder says that it is not to be published."""
 
     folder: Path
     place: Place
     name: str | None
     version: dict[str, Any]
+    draft: bool = False
 
     def file_of(self, pointer: str) -> Path:
         """Where a fault at this pointer of the body is to be mended."""
@@ -107,19 +108,31 @@ def read(root: Path) -> Folder:
         raise BadInput(f"{root}: there is no such folder")
     found = Folder()
     for kind in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        if _leads_out(root, kind, found):
+            continue
         if not TYPE.fullmatch(kind.name):
             found.faults.append(Fault(kind, "no notification type has such a name"))
             continue
         for folder in sorted(path for path in kind.iterdir() if not path.name.startswith(".")):
+            if _leads_out(root, folder, found):
+                continue
             place = PLACE.fullmatch(folder.name)
             if place is None or not folder.is_dir():
                 found.faults.append(Fault(folder, "expected a folder named <channel>.<locale>, e.g. sms.ru or email.en-GB"))
                 continue
-            _read_one(folder, (kind.name, place[1], place[2]), found)
+            _read_one(root, folder, (kind.name, place[1], place[2]), found)
     return found
 
 
-def _read_one(folder: Path, place: Place, found: Folder) -> None:
+def _leads_out(root: Path, path: Path, found: Folder) -> bool:
+    """Whether it is a link that leads out of the folder: what stands there is nobody's template, and may be nobody's business."""
+    if path.resolve().is_relative_to(root.resolve()):
+        return False
+    found.faults.append(Fault(path, "a link that leads out of the folder is not followed"))
+    return True
+
+
+def _read_one(root: Path, folder: Path, place: Place, found: Folder) -> None:
     version: dict[str, Any] = {}
     before, settings = len(found.faults), {}
     parts = {file: part for part, file in SOURCES.items()}
@@ -128,6 +141,8 @@ def _read_one(folder: Path, place: Place, found: Folder) -> None:
             continue
         if path.name not in parts and path.name != SETTINGS:
             found.faults.append(Fault(path, f"no part of a template: there are {', '.join((*SOURCES.values(), SETTINGS))}"))
+            continue
+        if _leads_out(root, path, found):
             continue
         text = _text(path)
         if isinstance(text, Fault):
@@ -139,12 +154,14 @@ def _read_one(folder: Path, place: Place, found: Folder) -> None:
     if not version and len(found.faults) == before:
         found.faults.append(Fault(folder, f"there is no text here: {', '.join(SOURCES.values())}"))
     if len(found.faults) == before:
-        name = settings.pop("name", None)
-        found.templates.append(Filed(folder, place, name, version | settings))
+        name, published = settings.pop("name", None), settings.pop("published", True)
+        found.templates.append(Filed(folder, place, name, version | settings, draft=not published))
 
 
 def _text(path: Path) -> str | Fault:
     try:
+        if not path.is_file():
+            return Fault(path, "this is no file")
         if path.stat().st_size > LARGEST:
             return Fault(path, "larger than any template may be")
         octets = path.read_bytes()
@@ -175,6 +192,8 @@ def _settings(path: Path, text: str, faults: list[Fault]) -> dict[str, Any]:
     name = settings.get("name")
     if name is not None and not (isinstance(name, str) and 0 < len(name) <= 200):
         faults.append(Fault(path, "`name` is a text of at most 200 characters"))
+    if not isinstance(settings.get("published", True), bool):
+        faults.append(Fault(path, "`published` is true or false"))
     return settings
 
 
@@ -199,6 +218,8 @@ def _toml_lines(name: str, version: Mapping[str, Any]) -> Iterator[str]:
     yield f"name = {_value(name)}"
     if version.get("layout") is not None:
         yield f"layout = {_value(version['layout'])}"
+    if version.get("published") is False:
+        yield "published = false"
     tables = [("[options]", version.get("options") or {}), *(("[[attachments]]", one) for one in version.get("attachments") or [])]
     for head, table in tables:
         if table:

@@ -67,11 +67,16 @@ def push(
             return faults
         async with own_api(settings, "vestnik template push") as api:
             there = {place_of(template): template async for template in every_template(api)}
+            unchanged = 0
             for filed in given.templates:
                 steps = await steps_for(api, filed, there.get(filed.place), publish=publish)
                 if not dry_run:
                     await perform(api, filed, steps)
-                typer.echo(f"{'/'.join(filed.folder.parts[-2:])}: {steps.told(would=dry_run)}")
+                if (told := steps.told(would=dry_run)) is None:
+                    unchanged += 1
+                else:
+                    typer.echo(f"{'/'.join(filed.folder.parts[-2:])}: {told}")
+            typer.echo(f"templates {len(given.templates)} unchanged {unchanged}")
         return []
 
     if faults := run(work()):
@@ -89,8 +94,11 @@ class Steps:
     add: bool
     publish: bool
     version: int
+    draft: bool = False  # the folder says `published = false`
+    wanted: bool = False  # to publish was asked for
 
-    def told(self, *, would: bool) -> str:
+    def told(self, *, would: bool) -> str | None:
+        """In words; nothing where all is as the folder has it."""
         made = {
             "create": self.template is None,
             "rename": self.rename,
@@ -99,22 +107,25 @@ class Steps:
         }
         steps = ", ".join(step for step, needed in made.items() if needed)
         if not steps:
-            return (
-                "unchanged" if self.template and self.template["published_version"] == self.version else f"unchanged; version {self.version} is not published"
-            )
-        return ("would " if would else "done: ") + steps
+            return None if self.draft or (self.template and self.template["published_version"] == self.version) else self._unpublished()
+        said = ("would " if would else "done: ") + steps
+        return f"{said}; not published: the folder says `published = false`" if self.draft and self.wanted else said
+
+    def _unpublished(self) -> str:
+        return f"unchanged; version {self.version} is not published"
 
 
 async def steps_for(api: "httpx.AsyncClient", filed: Filed, template: dict[str, Any] | None, *, publish: bool) -> Steps:
-    """Compared with what is sent, and then with the newest: what was pushed and not yet published is not added again."""
+    """Compared with what is sent, and then with the newest: what was pushed and not yet published is not added again. A draft is not published."""
+    said, publish = {"draft": filed.draft, "wanted": publish}, publish and not filed.draft
     if template is None:
-        return Steps(None, rename=False, add=True, publish=publish, version=1)
+        return Steps(None, rename=False, add=True, publish=publish, version=1, **said)
     rename = filed.name is not None and filed.name != template["name"]
     told, newest = await told_by(api, template), await newest_of(api, template)
     for version in (told, newest):
         if version is not None and folder.same(version, filed.version):
-            return Steps(template, rename=rename, add=False, publish=publish and not version["published"], version=version["version"])
-    return Steps(template, rename=rename, add=True, publish=publish, version=newest["version"] + 1 if newest else 1)
+            return Steps(template, rename=rename, add=False, publish=publish and not version["published"], version=version["version"], **said)
+    return Steps(template, rename=rename, add=True, publish=publish, version=newest["version"] + 1 if newest else 1, **said)
 
 
 async def perform(api: "httpx.AsyncClient", filed: Filed, steps: Steps) -> None:
@@ -166,7 +177,7 @@ async def _faults_of(session: "AsyncSession", filed: Filed, *, publish: bool) ->
     except ValidationError as error:
         return [_placed(filed, as_field_error(dict(fault))) for fault in error.errors(include_url=False, include_input=False)]
     faults = await objections(session, channel, version)
-    if publish and not faults:
+    if publish and not filed.draft and not faults:
         words = TemplateVersion(template_id=UUID(int=0), version=1, created_by="", **version.stored())
         faults = (await proved_now(session, kind, channel, locale, words)).faults
     return [_placed(filed, fault) for fault in faults]

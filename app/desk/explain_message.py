@@ -17,7 +17,10 @@ SELECT m.id, m.event_id, m.channel, m.contact_id, m.address, m.resend_of, o.stat
 FROM message m LEFT JOIN outbox o ON o.message_id = m.id WHERE m.id = ANY(CAST(:ids AS uuid[])) ORDER BY m.id
 """)
 GATEWAY = sa.text("""
-SELECT g.kind, g.enabled, g.paused, EXISTS (SELECT FROM bind_slot b WHERE b.gateway = g.name AND b.until > now() AND b.status ->> 'state' = 'bound') AS bound
+SELECT g.kind, g.enabled, g.paused, EXISTS (SELECT FROM bind_slot b WHERE b.gateway = g.name AND b.until > now() AND b.status ->> 'state' = 'bound') AS bound,
+       (SELECT b.status #>> '{last_error,detail}' FROM bind_slot b WHERE b.gateway = g.name AND b.until > now() AND b.status ->> 'state' <> 'bound'
+        ORDER BY b.slot LIMIT 1) AS trouble,
+       EXISTS (SELECT FROM bind_slot b WHERE b.gateway = g.name AND b.until > now()) AS tried
 FROM gateway g WHERE g.name = :name
 """)
 # Of a long queue nobody needs to know how long it is.
@@ -83,17 +86,17 @@ async def _now(session: AsyncSession, teller: Teller, row: Any) -> Step:
     gateway = (await session.execute(GATEWAY, {"name": row.gateway})).first()
     trouble = gateway_trouble(gateway)
     if trouble is not None:
-        return teller.step(trouble, None, **common)
+        return teller.step(trouble, None, **common, **({"detail": gateway.trouble} if trouble == "gateway_down" and gateway and gateway.trouble else {}))
     values = {"gateway": row.gateway, "priority": row.priority, "not_before": row.not_before, "id": row.id}
     return teller.step("in_queue", None, number=(await session.execute(BEFORE_IT, values)).scalar_one(), **common)
 
 
 def gateway_trouble(gateway: Any) -> str | None:
-    """Why nothing goes through it, if so. Of a mail server nobody knows before he has called there."""
+    """Why nothing goes through it, if so. Of a mail server nobody knows before a station has called there."""
     if gateway is None:
         return "gateway_gone"
     if not gateway.enabled:
         return "gateway_disabled"
     if gateway.paused:
         return "gateway_paused"
-    return "gateway_down" if gateway.kind == "smpp" and not gateway.bound else None
+    return "gateway_down" if not gateway.bound and (gateway.kind == "smpp" or gateway.tried) else None

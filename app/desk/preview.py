@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,19 +52,29 @@ class Previews:
             self._idle.put_nowait(child)
         self._present = 0
 
-    async def render(self, job: dict[str, Any]) -> Answer:
-        """What `preview_child` makes of this job. Unavailable, with the time to wait, when others wait already."""
+    @contextlib.contextmanager
+    def seat(self) -> Iterator[None]:
+        """A place among those who are served or wait, to be taken before anything else is done. Unavailable, with the time to wait, when there is none."""
         if self._present >= self._most:
             raise Unavailable("Too many previews at this moment: try again in a second.", code="previews_busy", headers={"Retry-After": "1"})
         self._present += 1
         try:
-            child = await self._idle.get()
-            try:
-                return await child.ask(orjson.dumps(job) + b"\n")
-            finally:
-                self._idle.put_nowait(child)
+            yield
         finally:
             self._present -= 1
+
+    async def render(self, job: dict[str, Any]) -> Answer:
+        """What `preview_child` makes of this job, in a place of its own. Unavailable when there is none."""
+        with self.seat():
+            return await self.seated(job)
+
+    async def seated(self, job: dict[str, Any]) -> Answer:
+        """The same for whoever has a seat."""
+        child = await self._idle.get()
+        try:
+            return await child.ask(orjson.dumps(job) + b"\n")
+        finally:
+            self._idle.put_nowait(child)
 
     async def close(self) -> None:
         for child in self._children:

@@ -178,11 +178,12 @@ class Asked:
 async def preview(given: PreviewIn, request: Request, caller: MayReadTemplates) -> PreviewOut:
     """Faults of the words are no faults of the request: the answer is 200, and `problems` has them with line and column. The links in it refuse nothing."""
     state = request.app.state
-    async with state.database.transaction() as session:
-        asked = await _asked(session, request, given)
-    if asked.out.problems:
-        return asked.out
-    answer = await state.previews.render(asked.job)
+    with state.previews.seat():  # before the database is asked anything: whom we refuse costs nothing
+        async with state.database.transaction() as session:
+            asked = await _asked(session, request, given)
+        if asked.out.problems:
+            return asked.out
+        answer = await state.previews.seated(asked.job)
     if isinstance(answer, Killed):
         answer = with_killed(answer)
     out = asked.out.model_copy(update={name: [TemplateProblemOut.model_validate(one) for one in answer[name]] for name in ("problems", "warnings")})
@@ -210,7 +211,7 @@ async def _asked(session: AsyncSession, request: Request, given: PreviewIn) -> A
             version = await stored(session, given.template_id, given.version)
         except NotFound as error:
             raise field_invalid(("template_id",), "unknown_version", error.detail) from None
-        case = await case_of(session, settings, version.channel, version.kind, given.account, given.sample)
+        case = await case_of(session, settings, version.channel, version.kind, given.account, given.sample, version.locale)
         out = PreviewOut(template_id=version.template_id, version=version.number, type=version.kind.code, channel=version.channel, locale=version.locale)
         look = await look_of(session, version.fields, case.account["attributes"])
         return Asked(version.kind, case, version.job | look | case.job(settings), out)
@@ -218,7 +219,7 @@ async def _asked(session: AsyncSession, request: Request, given: PreviewIn) -> A
     kind = await session.get(NotificationType, given.type) if given.type is not None else None
     if kind is None and given.type is not None:
         raise field_invalid(("type",), "unknown_type", "The catalogue has no such notification type.")
-    case = await case_of(session, settings, given.channel, kind, given.account, given.sample)
+    case = await case_of(session, settings, given.channel, kind, given.account, given.sample, given.locale)
     locale, fields = given.locale or case.locale, given.stored()
     faults = misfits(given.channel, given) or await strangers(session, given)
     out = PreviewOut(

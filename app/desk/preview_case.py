@@ -1,5 +1,6 @@
 """For whom a preview or a test message is rendered: an account, or a made-up one, and the data of an event that has not happened."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,9 +55,15 @@ def of_job(settings: Settings, account: Mapping[str, Any], contact: Mapping[str,
 
 
 async def case_of(
-    session: AsyncSession, settings: Settings, channel: str, kind: NotificationType | None, number: str | None, sample: dict[str, Any] | None
+    session: AsyncSession,
+    settings: Settings,
+    channel: str,
+    kind: NotificationType | None,
+    number: str | None,
+    sample: dict[str, Any] | None,
+    locale: str | None = None,
 ) -> Case:
-    """Invalid where there is no such account, or where the sample is none of this type. `kind` is None for a draft that names no type."""
+    """`locale`: of the words; a made-up account speaks it, too. Invalid where there is no such account, or where the sample is none of this type. `kind` is None for a draft that names no type."""
     row = None
     if number is not None:
         row = (await session.execute(ACCOUNT, {"number": number})).first()
@@ -66,7 +73,7 @@ async def case_of(
     schema = kind.data_schema if kind is not None else None
     return Case(
         account_id=row.id if row is not None else NOBODY,
-        account=account_seen(row) if row is not None else _made_up(settings),
+        account=account_seen(row) if row is not None else _made_up(settings, locale or settings.locale),
         contact={"address": contact.address, "label": contact.label} if contact is not None else {"address": ADDRESSES[channel], "label": ""},
         locale=(read(row.chosen_json).locale or row.locale) if row is not None else settings.locale,
         data=data_of(kind.code if kind is not None else "", schema, sample, row),
@@ -97,10 +104,10 @@ def account_seen(row: Any) -> dict[str, Any]:
     }
 
 
-def _made_up(settings: Settings) -> dict[str, Any]:
+def _made_up(settings: Settings, locale: str) -> dict[str, Any]:
     return {
         "number": "100500",
-        "name": "Абонент 100500" if settings.locale.startswith("ru") else "Subscriber 100500",
+        "name": "Абонент 100500" if re.match(r"ru\b", locale) else "Subscriber 100500",
         "balance": "612.30",
         "credit_limit": "0.00",
         "currency": settings.currency,

@@ -36,6 +36,8 @@ from app.notifications.rows import Rows, recut_for
 from app.notifications.states import State
 from app.notifications.stops import Stops
 from app.rendering.compose import Composed
+from app.rendering.enclosures import opened
+from app.rendering.payees import PAYMENT_QR
 
 router = APIRouter(prefix="/templates", tags=["templates"], route_class=Guarded)
 
@@ -106,12 +108,13 @@ async def test_send(template_id: UUID, given: TestSendIn, request: Request, call
     """Only there; an administrator has said which they are (`PUT /keys/{id}/contacts`). At most ten messages a minute. Published or not, what is sent is what
     a preview shows; the links in it refuse nothing."""
     state = request.app.state
-    async with state.database.transaction() as session:
-        version = await stored(session, template_id, given.version)
-        addresses = await whereto(session, caller, version.channel, given.contact, state.settings.phone_region)
-        case = await case_of(session, state.settings, version.channel, version.kind, given.account, given.sample)
-        look = await look_of(session, version.fields, case.account["attributes"])
-    tried = Tried(version, case, await words_for_test(request, version.job | look | case.job(state.settings)))
+    with state.previews.seat():
+        async with state.database.transaction() as session:
+            version = await stored(session, template_id, given.version)
+            addresses = await whereto(session, caller, version.channel, given.contact, state.settings.phone_region)
+            case = await case_of(session, state.settings, version.channel, version.kind, given.account, given.sample, version.locale)
+            look = await look_of(session, version.fields, case.account["attributes"])
+        tried = Tried(version, case, await words_for_test(request, version.job | look | case.job(state.settings)))
     for _ in addresses:
         await state.limits.admit([(TESTS, caller.name)])
     async with state.database.transaction() as session:
@@ -142,13 +145,17 @@ async def whereto(session: AsyncSession, caller: Caller, channel: str, wanted: s
 
 async def words_for_test(request: Request, job: dict[str, Any]) -> Composed:
     """Rendered as a preview is: a version that nobody has published may be anything."""
-    answer = await request.app.state.previews.render(job)
+    answer = await request.app.state.previews.seated(job)
     if isinstance(answer, Killed):
         answer = with_killed(answer)
     if answer["words"] is None:
         faults = [FieldError(one["pointer"], one["code"], one["detail"]) for one in answer["problems"]]
         raise NotRenderable(faults[0].detail if faults else AUTHORS_FAULT, errors=faults)
-    return words_of(answer["words"])
+    words, brand = words_of(answer["words"]), job["brand"]
+    if any(spec["kind"] == PAYMENT_QR for spec in opened(words.attachments or ())[0]) and (brand is None or brand["settings"]["payee"] is None):
+        fault = FieldError("/attachments", "no_payee", "The payment code has no payee in the brand of this letter: add `payee` to it.")
+        raise NotRenderable(fault.detail, errors=[fault])
+    return words
 
 
 async def send(session: AsyncSession, caller: Caller, tried: Tried, addresses: Sequence[str], moment: datetime) -> list[tuple[UUID, Road]]:

@@ -68,6 +68,7 @@ class TemplateOut(BaseModel):
     locale: str
     published_version: int | None = Field(description="The one that is sent; null: none")
     archived_at: datetime | None = Field(description="Put away: not sent, and shown only to who asks for it")
+    archived_version: int | None = Field(description="Of an archived one: what was sent, and is sent again when it is restored")
     used_at: datetime | None = Field(description="First published, or sent as a test; null: never, and it can be deleted")
     revision: int
     created_at: datetime

@@ -5,15 +5,17 @@ from decimal import Decimal
 from typing import Any
 
 from app.rendering import formats
-from app.rendering.filters import BITS, TooMuch, concat, is_number, items, known
+from app.rendering.filters import BITS, RenderContext, TooMuch, concat, items, known, spend
+from app.rendering.questions import is_number
 
 
-def operate(operator: str, left: Any, right: Any) -> Any:
+def operate(context: RenderContext, operator: str, left: Any, right: Any) -> Any:
     """`left operator right` on numbers, `+` on texts and lists too, all within bounds."""
     known(left), known(right)
     if isinstance(left, str) and isinstance(right, str) and operator == "+":
         return concat((left, right))
     if isinstance(left, list | tuple) and isinstance(right, list | tuple) and operator == "+":
+        spend(context, (len(items(left)) + len(items(right))) // 20)
         return items([*left, *right])
     if not is_number(left) or not is_number(right):
         raise TypeError(f"`{operator}` does not go with these two: join texts with ~")

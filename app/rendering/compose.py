@@ -17,6 +17,7 @@ from app.catalogue.types import EVENT_TYPES, variables_of
 from app.rendering.brands import BUILT_IN, LOGO, Brands, Chosen
 from app.rendering.enclosures import enclosed
 from app.rendering.engine import LIMITS, Kind, Part, RenderFailed, compile_part
+from app.rendering.filters import Free
 from app.rendering.formats import style_of
 from app.rendering.letters import Body, Layout, built_in
 from app.rendering.looks import STAMP as LOOKS_STAMP
@@ -262,7 +263,7 @@ def variables(
             "tariff": account.tariff,
             "threshold": account.threshold,
             "status": account.status,
-            "attributes": account.attributes if unread is None else orjson.loads(unread) if unread != "{}" else {},
+            "attributes": Free(account.attributes if unread is None else orjson.loads(unread) if unread != "{}" else ()),
         },
         "contact": {"address": contact.address, "label": contact.label},
         "event": {"type": event_type, "time": event_time.astimezone(zone)},

@@ -81,7 +81,17 @@ async def seed(session: AsyncSession) -> None:
 async def _add_missing(session: AsyncSession, given: list[dict[str, Any]]) -> None:
     moment = now()
     rows = [
-        {"id": new_id(), "published_version": 1, "archived_at": None, "used_at": moment, "revision": 1, "created_at": moment, "updated_at": moment, **words}
+        {
+            "id": new_id(),
+            "published_version": 1,
+            "archived_at": None,
+            "archived_version": None,
+            "used_at": moment,
+            "revision": 1,
+            "created_at": moment,
+            "updated_at": moment,
+            **words,
+        }
         for words in given
     ]
     added = insert(TEMPLATES).values([{column.name: row[column.name] for column in TEMPLATES.c} for row in rows])

@@ -15,6 +15,7 @@ from app.rendering.syntax import TemplateProblem, path_of, written
 Path = tuple[str, ...]
 Known = frozenset[Path]
 ITEM = "[]"  # the step from a list to what it holds
+ANY = "*"  # a key that an operator has made up: `account.attributes.*`
 
 
 def may_be_empty(tree: nodes.Template, places: Places, variables: Iterable[Variable]) -> Iterator[TemplateProblem]:
@@ -32,7 +33,7 @@ def _empty_paths(variables: Iterable[Variable], front: Path = ()) -> Iterator[Pa
         path = (*front, *(step for step in variable.name.split(".") if step))
         if variable.kind == "list":  # an empty list is gone through without harm
             yield from _empty_paths(variable.items, (*path, ITEM))
-        elif variable.may_be_empty and path[-1] != "*":
+        elif variable.may_be_empty:
             yield path
 
 
@@ -84,7 +85,7 @@ class _Walk:
             pass
         elif (spoken := path_of(node)) is not None:
             path = _real(spoken, own)
-            if path in self.empty and path not in asked:
+            if (path in self.empty or (*path[:-1], ANY) in self.empty) and path not in asked:
                 self.found.append((node.lineno, spoken))
         else:
             self.all(node.iter_child_nodes(), asked, own)

@@ -7,8 +7,10 @@ Part.render     variables -> text, or RenderFailed
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date, datetime
 from decimal import InvalidOperation
 from itertools import islice
+from time import thread_time
 from typing import Any, Literal
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, nodes
@@ -18,11 +20,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from app.rendering import syntax
 from app.rendering.arithmetic import operate
-from app.rendering.filters import FILTERS, LOOP, TESTS, RenderContext, attribute_of, text
+from app.rendering.filters import CALENDAR, FILTERS, LOOP, Free, RenderContext, text
 from app.rendering.formats import Style
 from app.rendering.guards import GUARDS
 from app.rendering.places import Places
 from app.rendering.problem_words import is_ours
+from app.rendering.questions import TESTS
 from app.rendering.syntax import TemplateProblem
 from app.rendering.syntax_words import described
 
@@ -42,6 +45,9 @@ STEPS = 50_000  # nodes that the loops of one rendering may visit
 _OPENING, _CLOSING = re.compile(r"\{[{%#]"), re.compile(r"[}%#]\}")
 # What no message shows and some far ends choke on; line feed and tab stay.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# What turns the direction of the words around it, or is no wide at all: a name with these may look like somebody else's (Unicode TR 36, 2.5). The joiners
+# U+200C and U+200D stay: emoji are made by them, and whole languages written.
+_UNSEEN = re.compile("[\u061c\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 
 
 class RenderFailed(Exception):
@@ -80,6 +86,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 return obj[attribute]
             except KeyError:
                 return self.undefined(obj=obj, name=attribute)
+        if isinstance(obj, Free):
+            return obj.get(attribute)
         if isinstance(obj, Undefined):
             obj._fail_with_undefined_error()  # noqa: SLF001 - what every operation on it does
         if isinstance(obj, LoopContext) and attribute in LOOP:
@@ -92,23 +100,33 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def getitem(self, obj: Any, argument: Any) -> Any:
         if isinstance(obj, dict) and isinstance(argument, str):
             return self.getattr(obj, argument)
-        if isinstance(obj, str | list | tuple | range) and isinstance(argument, int | slice):
+        if isinstance(obj, str | list | tuple | range) and isinstance(argument, int):  # `x[1:2]` does not come here: the guard `$cut` does it
             try:
                 return obj[argument]
             except IndexError:
                 return self.undefined(obj=obj, name=str(argument))
         if isinstance(obj, Undefined):
             obj._fail_with_undefined_error()  # noqa: SLF001
-        return self.undefined(obj=obj, name=str(argument)[:50])
+        # A list as a key would be written out in full.
+        return self.undefined(obj=obj, name=argument[:50] if isinstance(argument, str) else str(argument) if isinstance(argument, int) else "...")
 
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:  # noqa: ARG002 - Jinja's signature
-        return operate(operator, left, right)
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        return operate(context, operator, left, right)
+
+
+def attribute_of(value: Any, name: str) -> Any:
+    """The calendar's parts of a date; KeyError for whatever else is not a key."""
+    if name in CALENDAR and isinstance(value, datetime if name in ("hour", "minute") else date):
+        return getattr(value, name)
+    raise KeyError(name)
 
 
 def printable(value: Any) -> Any:
-    """What may stand between {{ and }}: a single value. None is empty."""
+    """What may stand between {{ and }}: a single value, without what nobody sees. None is empty."""
     if isinstance(value, str):
-        return value
+        if value.isascii() or not _UNSEEN.search(value):
+            return value
+        return type(value)(_UNSEEN.sub("", value))  # Markup stays Markup
     return str(value) if isinstance(value, Undefined) else text(value)
 
 
@@ -125,7 +143,7 @@ class Part:
     def render(self, variables: dict[str, Any], style: Style) -> str:
         """The finished text. Variables are not changed; `compose.variables` makes them."""
         context = RenderContext(ESCAPED if self.kind == "html" else PLAIN, variables, None, {})
-        context.style, context.steps = style, STEPS
+        context.style, context.steps, context.began = style, STEPS, thread_time()
         most = LIMITS[self.kind][2]
         pieces: list[str] = []
         size = 0
@@ -135,6 +153,8 @@ class Part:
                 if size > most:
                     break
                 pieces.append(piece)
+                if not len(pieces) % 64:
+                    context.look_at_clock()
         except Exception as error:
             raise RenderFailed(_said(error), _line_of(error)) from None
         if size > most:

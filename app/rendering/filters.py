@@ -1,9 +1,10 @@
-"""The filters and tests that a template may use. Whoever writes templates is trusted neither with memory nor with time: every result has its bound, and what takes
+"""The filters that a template may use. Whoever writes templates is trusted neither with memory nor with time: every result has its bound, and what takes
 long is paid for in steps."""
 
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, tzinfo
+from datetime import date, tzinfo
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal
+from time import thread_time
 from typing import Any
 from urllib.parse import quote
 
@@ -13,10 +14,18 @@ from markupsafe import Markup, escape
 
 from app.rendering import formats
 from app.rendering.formats import Style
+from app.rendering.harmless import as_link, as_style
 
 LONGEST = 10_000  # characters of any string that a template makes on its way
 MOST = 1000  # items of any list
 BITS = 256  # of an integer
+SECONDS = 1.0  # of the processor, for one part: steps are counted so that it is never reached, and this is for what they miss
+LONGEST_PHONE = 50  # characters
+STRANGE_CURRENCY = 500  # steps: the first sum in a currency has its way of writing made, which takes as long
+
+
+class Free(dict[str, Any]):
+    """Keys that an operator has made up, such as the attributes of an account: one that is not there is none."""
 
 
 class TooMuch(ValueError):
@@ -28,6 +37,12 @@ class RenderContext(Context):
 
     style: Style
     steps: int
+    began: float  # `thread_time()`
+
+    def look_at_clock(self) -> None:
+        """TooMuch where the thread has worked at this rendering for longer than a part may take."""
+        if thread_time() - self.began > SECONDS:
+            raise TooMuch("this template takes more than a second to write")
 
     @property
     def zone(self) -> tzinfo:
@@ -49,9 +64,13 @@ def text(value: Any) -> str:
 
 
 def bounded(value: str) -> str:
-    if len(value) > LONGEST:
-        raise TooMuch("a text may not grow beyond 10,000 characters within a template")
+    within(len(value))
     return value
+
+
+def within(characters: int) -> None:
+    if characters > LONGEST:
+        raise TooMuch("a text may not grow beyond 10,000 characters within a template")
 
 
 def items(value: Any) -> list[Any] | tuple[Any, ...] | range:
@@ -59,18 +78,28 @@ def items(value: Any) -> list[Any] | tuple[Any, ...] | range:
         value._fail_with_undefined_error()  # noqa: SLF001 - what every operation on it does
     if value is None:
         return ()
-    if isinstance(value, dict):
-        value = list(value)
-    if not isinstance(value, list | tuple | range):
+    if not isinstance(value, list | tuple | range | dict):
         raise TypeError("this works on a list")
     if len(value) > MOST:
         raise TooMuch("a list may have at most 1,000 items")
-    return value
+    return list(value) if isinstance(value, dict) else value
+
+
+def singles(values: Any) -> Any:
+    """The same list, where it holds single values alone: lists of lists that share their items grow by doubling, and comparing two of them never ends."""
+    if any(isinstance(value, list | tuple | dict | range) for value in values):
+        raise TypeError("a list in a template may hold single values only")
+    return values
+
+
+def is_nothing(value: Any) -> bool:
+    """What is absent: the null of a key that may be absent, or a text without a character, such as the name of an account that has none."""
+    return value is None or (isinstance(value, str) and not value)
 
 
 def defined(value: Any) -> bool:
-    """Present, and not the null of a key that may be absent."""
-    return value is not None and not isinstance(value, Undefined)
+    """Present, and not nothing."""
+    return not isinstance(value, Undefined) and not is_nothing(value)
 
 
 def known(value: Any) -> Any:
@@ -84,6 +113,8 @@ def money(context: RenderContext, value: Any, currency: str | None = None) -> st
     if value is None:
         return ""
     amount = value if type(value) is Decimal and -formats.LARGEST < value < formats.LARGEST else formats.as_amount(known(value))
+    if currency and not context.style.writes(currency):
+        spend(context, STRANGE_CURRENCY)
     return context.style.money(amount, currency or context.parent["account"]["currency"])
 
 
@@ -113,16 +144,16 @@ def default(value: Any, otherwise: Any = "", boolean: bool = False) -> Any:
 
 @pass_context
 def joined(context: RenderContext, values: Any, separator: str = "", attribute: str | None = None) -> str:
+    separator = text(separator)
     parts = [text(value) for value in attributes(context, values, attribute)]
-    if sum(map(len, parts)) + len(parts) * len(separator) > LONGEST:
-        raise TooMuch("a text may not grow beyond 10,000 characters within a template")
+    within(sum(map(len, parts)) + len(parts) * len(separator))
     return separator.join(parts)
 
 
 def attributes(context: RenderContext, values: Any, attribute: str | None) -> list[Any]:
     """Of the items of a list, one key each: `amount`, or a key of a key: `service.name`. Each item costs a step, and each of its keys."""
     found: list[Any] = list(items(values))
-    keys = attribute.split(".") if attribute is not None else []
+    keys = text(attribute).split(".") if attribute is not None else []
     spend(context, len(found) * (1 + len(keys)))
     for key in keys:
         if not all(isinstance(value, dict) and key in value for value in found):
@@ -144,17 +175,16 @@ ROUNDING = {"common": ROUND_HALF_UP, "ceil": ROUND_CEILING, "floor": ROUND_FLOOR
 
 
 def rounded(value: Any, precision: int = 0, method: str = "common") -> Decimal:
-    if not 0 <= precision <= 6 or method not in ROUNDING:
+    if type(precision) is not int or not 0 <= precision <= 6 or method not in ROUNDING:
         raise ValueError("round to 0-6 digits, by common, ceil or floor")
     return formats.as_amount(known(value)).quantize(Decimal(1).scaleb(-precision), rounding=ROUNDING[method])
 
 
 @pass_context
 def replaced(context: RenderContext, value: Any, old: str, new: str) -> str:
-    source = text(value)
+    source, old, new = text(value), text(old), text(new)
     spend(context, len(source) // 100)
-    if len(source) + source.count(old) * max(0, len(new) - len(old)) > LONGEST:
-        raise TooMuch("a text may not grow beyond 10,000 characters within a template")
+    within(len(source) + source.count(old) * max(0, len(new) - len(old)))
     return source.replace(old, new)
 
 
@@ -174,7 +204,8 @@ def extreme(choose: Callable[[Any], Any], *, looks_at_all: bool = True) -> Calla
     @pass_context
     def chosen(context: RenderContext, values: Any) -> Any:
         found = items(values)
-        spend(context, len(found) if looks_at_all else 0)
+        if looks_at_all:
+            spend(context, len(found) + sum(len(one) // 100 for one in singles(found) if isinstance(one, str)))
         return choose(found) if found else None
 
     return chosen
@@ -197,7 +228,8 @@ def on_text(change: Callable[[str], str], *, letters_a_step: int = 100) -> Calla
 @pass_context
 def phone(context: RenderContext, value: Any) -> str:
     spend(context, 50)
-    return formats.phone(text(value))
+    number = text(value)
+    return formats.phone(number) if len(number) <= LONGEST_PHONE else number  # what is remembered is short
 
 
 @pass_context
@@ -212,19 +244,22 @@ def spend(context: RenderContext, cost: int) -> None:
     context.steps -= cost
     if context.steps < 0:
         raise TooMuch("this template takes too long: its loops go round too often")
+    if cost > 10:  # what costs less is followed by something else that looks
+        context.look_at_clock()
 
 
 def concat(parts: Any) -> str:
     # Whether the parts are Markup, and the others so to be escaped, is known to these two of Jinja's.
     join = markup_join if any(isinstance(part, Markup) for part in parts) else str_join
     strings = [part if isinstance(part, Markup) else text(part) for part in parts]
-    if sum(map(len, strings)) > LONGEST:
-        raise TooMuch("a text may not grow beyond 10,000 characters within a template")
+    within(sum(map(len, strings)))
     return join(strings)
 
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "abs": absolute,
+    "as_link": on_text(as_link),
+    "as_style": on_text(as_style),
     "capitalize": on_text(str.capitalize),
     "count": length,
     "d": default,
@@ -257,29 +292,5 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
 }
 
 
-def is_number(value: Any) -> bool:
-    return isinstance(known(value), int | float | Decimal) and not isinstance(value, bool)
-
-
-TESTS: Mapping[str, Callable[..., Any]] = {
-    "defined": defined,
-    "undefined": lambda value: not defined(value),
-    "none": lambda value: known(value) is None,
-    "number": is_number,
-    "string": lambda value: isinstance(known(value), str),
-    "odd": lambda value: known(value) % 2 == 1,
-    "even": lambda value: known(value) % 2 == 0,
-    "divisibleby": lambda value, number: known(value) % number == 0,
-    "in": lambda value, values: value in values,
-}
-
-
 LOOP = frozenset({"index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem"})
 CALENDAR = frozenset({"year", "month", "day", "hour", "minute"})
-
-
-def attribute_of(value: Any, name: str) -> Any:
-    """The calendar's parts of a date; KeyError for whatever else is not a key."""
-    if name in CALENDAR and isinstance(value, datetime if name in ("hour", "minute") else date):
-        return getattr(value, name)
-    raise KeyError(name)

@@ -24,6 +24,7 @@ CURRENCY = re.compile(r"[A-Z]{3}")
 LARGEST = Decimal(10) ** 15
 LONGEST_PATTERN = 40
 LONGEST_TRANSLIT = 2000
+NO_PATTERN = "write a length (short, medium, long, full) or a pattern such as `d MMMM y`, `HH:mm`"
 NO_MOMENT = "a date or a time is written of one, or of an ISO 8601 string"
 
 _PLAIN_SPACES = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u200e": None, "\u200f": None})
@@ -40,6 +41,10 @@ class Style:
         self._plural = lru_cache(maxsize=1000)(self.locale.plural_form)
         self._dates = lru_cache(maxsize=5000)(self._write_date)
         self._times = lru_cache(maxsize=2000)(self._write_time)
+
+    def writes(self, currency: str) -> bool:
+        """Whether it has learnt this currency already."""
+        return currency in self._moneys
 
     def money(self, amount: Decimal, currency: str) -> str:
         """`1 234,50 ₽`, in an SMS `1 234,50 руб.`."""
@@ -103,12 +108,20 @@ class Style:
     def _write_date(self, day: Date, form: str) -> str:
         if len(form) > LONGEST_PATTERN:
             raise ValueError("keep the pattern of a date under 40 characters")
-        return self._in_sms(format_date(day, form, locale=self.locale))
+        try:
+            written = format_date(day, form, locale=self.locale)
+        except (ValueError, LookupError, AttributeError, TypeError):  # Babel has no error of its own for a pattern
+            raise ValueError(NO_PATTERN) from None
+        return self._in_sms(written)
 
     def _write_time(self, hour: Time, form: str) -> str:
         if len(form) > LONGEST_PATTERN:
             raise ValueError("keep the pattern of a time under 40 characters")
-        return self._in_sms(format_time(hour, form, locale=self.locale))
+        try:
+            written = format_time(hour, form, locale=self.locale)
+        except (ValueError, LookupError, AttributeError, TypeError):
+            raise ValueError(NO_PATTERN) from None
+        return self._in_sms(written)
 
     def _in_sms(self, written: str) -> str:
         return written.translate(_PLAIN_SPACES) if self.sms else written

@@ -1,5 +1,6 @@
 """What becomes of a template as a whole: copied, put away, taken back, deleted."""
 
+from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
 
@@ -12,13 +13,14 @@ from app.core import audit
 from app.core.auth import MayWriteTemplates
 from app.core.clock import now
 from app.core.db import SessionDep
-from app.core.errors import Conflict, Invalid
+from app.core.errors import Conflict, FieldError, Invalid
 from app.core.http import Guarded
 from app.core.preconditions import IfMatch, etag, require_match
 from app.rendering.api import TemplateCloneIn, TemplateIn, TemplateOut, added, found, shown, touch
 from app.rendering.models import Template, TemplateVersion
-from app.rendering.version_shapes import FIELDS, VersionIn, objections
-from app.rendering.versions_api import newest
+from app.rendering.publication import proved_now
+from app.rendering.version_shapes import FIELDS, VersionIn, objections, shown_problem
+from app.rendering.versions_api import PublishedTemplateOut, newest, version_of
 
 router = APIRouter(prefix="/templates", tags=["templates"], route_class=Guarded)
 
@@ -79,24 +81,40 @@ async def archive_template(
         await audit.record(session, caller, "template.archive", f"template:{row.id}", {"published_version": [row.published_version, None], "force": force})
         # An older service beside this one publishes without saying so.
         row.used_at = row.used_at or (now() if row.published_version is not None else None)
-        row.archived_at, row.published_version = now(), None
+        row.archived_at, row.archived_version, row.published_version = now(), row.published_version, None
         touch(row)
     response.headers["ETag"] = etag(row.revision)
     return shown(row)
 
 
 @router.post("/{template_id}/restore", operation_id="restore_template", summary="Take a template back")
-async def restore_template(template_id: UUID, session: SessionDep, response: Response, caller: MayWriteTemplates, *, if_match: IfMatch = None) -> TemplateOut:
-    """Nothing of it is published yet: publish the version that is to be sent."""
+async def restore_template(
+    template_id: UUID, session: SessionDep, response: Response, caller: MayWriteTemplates, *, if_match: IfMatch = None
+) -> PublishedTemplateOut:
+    """What was sent before is sent again. Where it could not be published today it stays unpublished, and `warnings` says why."""
     row = await found(session, template_id, lock=True)
     if if_match is not None:
         require_match(if_match, row.revision)
+    warnings: Sequence[FieldError] = []
     if row.archived_at is not None:
-        await audit.record(session, caller, "template.restore", f"template:{row.id}", {})
-        row.archived_at = None
+        warnings = await published_again(session, row)
+        changes = {"published_version": [None, row.published_version]} if row.published_version is not None else {}
+        await audit.record(session, caller, "template.restore", f"template:{row.id}", changes)
+        row.archived_at, row.archived_version = None, None
         touch(row)
     response.headers["ETag"] = etag(row.revision)
-    return shown(row)
+    return PublishedTemplateOut(**shown(row).model_dump(), warnings=[shown_problem(warning) for warning in warnings[:50]])
+
+
+async def published_again(session: AsyncSession, row: Template) -> Sequence[FieldError]:
+    """Publish what was published when it was put away, if it passes today. What it is warned of; or what keeps it from being published."""
+    if row.archived_version is None:
+        return []
+    kind = await session.get_one(NotificationType, row.type)
+    proof = await proved_now(session, kind, row.channel, row.locale, await version_of(session, row.id, row.archived_version))
+    if not proof.faults:
+        row.published_version = row.archived_version
+    return proof.faults or proof.warnings
 
 
 @router.delete("/{template_id}", operation_id="delete_template", summary="Delete a template that was never used", status_code=204)

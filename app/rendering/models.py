@@ -25,6 +25,7 @@ class Template(SQLModel, table=True):
     locale: str = Field(max_length=16)
     published_version: int | None = None
     archived_at: datetime | None = moment(default=None)
+    archived_version: int | None = None  # what was published when it was put away
     used_at: datetime | None = moment(default=None)  # first published, or sent as a test: from then on it is kept for ever
     revision: int = 1
     created_at: datetime = moment(default_factory=now)

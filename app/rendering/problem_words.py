@@ -71,6 +71,15 @@ RUSSIAN: Mapping[str, str] = {
     "the items of this list have no `{}`": "у элементов этого списка нет `{}`",
     "round to 0-6 digits, by common, ceil or floor": "округлять можно до 0-6 знаков, способом common, ceil или floor",
     "this template takes too long: its loops go round too often": "шаблон пишется слишком долго: в циклах слишком много оборотов",
+    "this template takes more than a second to write": "шаблон пишется дольше секунды",
+    "whether it is odd, even or divisible is asked of a number": "чётность и делимость спрашивают у числа",
+    "a range is made of whole numbers, and its step is not 0": "range составляют из целых чисел, и шаг у него не 0",
+    "a part of a text or a list is named by whole numbers, and its step is not 0": "часть текста или списка задают целыми числами, и шаг у неё не 0",
+    "only a text or a list has parts": "части бывают только у текста и списка",
+    "a part of a text has at most 10,000 characters, one of a list 1,000 items": "часть текста — не больше 10 000 знаков, часть списка — не больше 1000 элементов",
+    "write a length (short, medium, long, full) or a pattern such as `d MMMM y`, `HH:mm`": (
+        "укажите длину (short, medium, long, full) или образец вроде `d MMMM y`, `HH:mm`"
+    ),
     "a range may have at most 1,000 numbers": "в range может быть не больше 1000 чисел",
     "a list in a template may hold single values only": "список в шаблоне может состоять только из отдельных значений",
     "write the currency as three capital letters, e.g. RUB": "пишите валюту тремя заглавными латинскими буквами, например RUB",
@@ -94,7 +103,15 @@ RUSSIAN: Mapping[str, str] = {
         "Между `{% {} %}` и `{% {} %}` закрывайте каждый открытый элемент, и никакой другой."
     ),
     "MJML here has no declarations and no CDATA.": "В MJML здесь нет объявлений и CDATA.",
-    "A style sheet may not load another one: put the rules here.": "Таблица стилей не может загружать другую: впишите правила сюда.",
+    "A style sheet may neither load another one nor run anything: put the rules here.": (
+        "Таблица стилей не может ни загружать другую, ни что-либо исполнять: впишите правила сюда."
+    ),
+    "In a comment a mark stands apart from its dashes: put a space between.": "В примечании подстановка стоит отдельно от чёрточек: поставьте пробел.",
+    "Begin a comment with `<!-- ` and end it with ` -->`.": "Начинайте примечание с `<!-- ` и заканчивайте ` -->`.",
+    "Write `&lt;/` where you mean these characters: no end tag begins so.": "Если нужны сами эти знаки, пишите `&lt;/`: закрывающий тег так не начинается.",
+    "A letter has no `<{}>`: mail programs show nothing of it.": "В письме не бывает `<{}>`: почтовые программы этого не показывают.",
+    "A letter has no `{}`: mail programs run nothing.": "В письме не бывает `{}`: почтовые программы ничего не исполняют.",
+    "A link leads to an address: `https://...`, `mailto:` or `tel:`.": "Ссылка ведёт на адрес: `https://...`, `mailto:` или `tel:`.",
     "Within `{}` there are no elements.": "Внутри `{}` элементов не бывает.",
     "Keep a letter under {} elements.": "Сократите письмо: не больше {} элементов.",
     "Keep a letter under {} elements in one another.": "Уменьшите вложенность письма: не больше {} элементов друг в друге.",

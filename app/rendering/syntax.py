@@ -14,8 +14,9 @@ from typing import Any
 from jinja2 import nodes
 from jinja2.visitor import NodeTransformer
 
-from app.rendering.filters import BITS, CALENDAR, FILTERS, LOOP, TESTS
+from app.rendering.filters import BITS, CALENDAR, FILTERS, LOOP, Free
 from app.rendering.places import Places
+from app.rendering.questions import TESTS
 
 MOST_NODES = 4000
 DEEPEST = 60
@@ -173,7 +174,8 @@ class _Guard(NodeTransformer):
     """Loops pay for their rounds, joining with ~ and lists and ranges are counted: all by filters that no template can spell."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - jinja2.visitor's name
-        weight = sum(1 for part in (*node.body, *node.else_) for _ in part.find_all(nodes.Node)) + 1
+        asked = [node.test] if node.test is not None else []  # of each item, as the body is written
+        weight = sum(1 for part in (*node.body, *node.else_, *asked) for _ in part.find_all(nodes.Node)) + 1
         self.generic_visit(node)
         node.iter = _filter("$steps", node.iter, nodes.Const(weight, lineno=node.lineno))
         return node
@@ -192,6 +194,14 @@ class _Guard(NodeTransformer):
                 operand.expr = _filter("$sought", operand.expr)
             return node
         return self.generic_visit(node)
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+        # Jinja slices by itself, without asking the environment.
+        self.generic_visit(node)
+        if not isinstance(node.arg, nodes.Slice):
+            return node
+        bounds = (bound or nodes.Const(None, lineno=node.lineno) for bound in (node.arg.start, node.arg.stop, node.arg.step))
+        return _filter("$cut", node.node, *bounds)
 
     def visit_List(self, node: nodes.List) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
@@ -252,6 +262,8 @@ def written(path: tuple[str, ...]) -> list[str]:
 
 def _has(sample: Any, path: tuple[str, ...]) -> bool:
     for name in path:
+        if isinstance(sample, Free):
+            return True
         if isinstance(sample, dict):
             if name not in sample:
                 return False

@@ -57,7 +57,8 @@ class BindOut(BaseModel):
     since: datetime | None
     last_error: ErrorOut | None
     window_in_use: int
-    rate_now: float
+    rate_now: float | None = Field(description="Written in the last second; null of a mail gateway, where it is not counted")
+    connections: int | None = Field(default=None, description="Of a mail gateway: those that are open now")
     last_activity_at: datetime | None
     health: HealthOut | None = None
 
@@ -101,7 +102,9 @@ class TracePage(BaseModel):
     until: datetime | None
 
 
-@router.get("/{name}/status", operation_id="read_gateway_status", summary="Each bind: state, rate, window, last error; and the queue")
+@router.get(
+    "/{name}/status", operation_id="read_gateway_status", summary="Each bind, or each mail station's connections: state, window, last error; and the queue"
+)
 async def status(name: Name, caller: MayReadGateways, session: SessionDep) -> StatusOut:
     gateway = await existing(session, name)
     queue = {row.state: row.count for row in (await session.execute(QUEUE, {"name": name})).all()}
@@ -109,12 +112,11 @@ async def status(name: Name, caller: MayReadGateways, session: SessionDep) -> St
 
 
 async def binds(session: SessionDep, gateway: Gateway) -> list[BindOut]:
-    """What the slots' owners said last; a slot without a living owner is down."""
-    if gateway.kind != "smpp":
-        return []
+    """What the slots' owners said last; a slot without a living owner is down. Of a mail gateway: one for each mail station that serves it."""
     found = {row.slot: row for row in (await session.execute(BINDS, {"name": gateway.name})).all()}
-    seen = []
-    for slot in range(int(gateway.settings["binds"])):
+    is_mail, seen = gateway.kind == "smtp", []
+    slots = [slot for slot, row in found.items() if row.alive] or [0] if is_mail else range(int(gateway.settings["binds"]))
+    for slot in slots:
         row = found.get(slot)
         said: dict[str, Any] = orjson.loads(row.status) if row is not None else {}
         state = said.get("state", "connecting") if row is not None and row.alive else "stopped" if not gateway.enabled else "down"
@@ -123,7 +125,8 @@ async def binds(session: SessionDep, gateway: Gateway) -> list[BindOut]:
             "since": None,
             "last_error": None,
             "window_in_use": 0,
-            "rate_now": 0.0,
+            "rate_now": None if is_mail else 0.0,
+            "connections": 0 if is_mail else None,
             "last_activity_at": None,
             "health": None,
         }
@@ -137,7 +140,7 @@ async def check(name: Name, caller: MayWriteGateways, request: Request) -> Check
     state = request.app.state
     async with state.database.transaction() as session:
         gateway = await existing(session, name)
-        up = [bind for bind in await binds(session, gateway) if bind.state in {"bound", "throttled", "draining"}]
+        up = [bind for bind in await binds(session, gateway) if gateway.kind == "smpp" and bind.state in {"bound", "throttled", "draining"}]
     if up:
         return CheckOut(ok=True, live=True, detail=f"bound to {up[0].host} since {up[0].since:%Y-%m-%d %H:%M:%S}Z")
     return await try_out(gateway, state.secrets)

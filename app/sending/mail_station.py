@@ -24,8 +24,9 @@ from app.sending.deliver import Delivery
 from app.sending.flush import Flusher, Follow
 from app.sending.lane import GRACE, WATCH, Lane, pause
 from app.sending.mail_letters import Letters
+from app.sending.mail_slots import MailSlot
 from app.sending.settle import Policy
-from app.sending.smtp.pool import Pool
+from app.sending.smtp.pool import Pool, PoolStatus
 from app.sending.smtp.verp import Verp
 
 log = structlog.get_logger()
@@ -45,6 +46,7 @@ class MailStation:
         self._catalogue, self._letters = Catalogue(), Letters(database)
         self._owners: set[UUID] = set()
         self._lanes: dict[str, tuple[int, Lane]] = {}
+        self._slots: dict[str, MailSlot] = {}
         self._paused: set[str] = set()
         self._renewed = time.monotonic()
         self._stopping = asyncio.Event()
@@ -63,6 +65,7 @@ class MailStation:
                     await self._follow()
                     await self._renew()
                     self._show()
+                    await self._tell()
                 except Exception as error:
                     log.error("mail_station", exc_info=error)
                 await pause(self._stopping, WATCH)
@@ -76,6 +79,12 @@ class MailStation:
                 ids = [message_id for _, lane in self._lanes.values() for message_id in lane.delivery.at_work]
                 await push_on(session, list(self._owners), ids, MAIL_LEASE)
             self._renewed = time.monotonic()
+
+    async def _tell(self) -> None:
+        """Say how each gateway does. That it cannot be said keeps no letter back."""
+        for name, (_, lane) in self._lanes.items():
+            if isinstance(lane.wire, Pool):
+                await self._slots[name].tell(lane.wire)
 
     async def _follow(self) -> None:
         """Open a lane for every gateway that wants one, close those that changed or went."""
@@ -100,6 +109,9 @@ class MailStation:
             for gauge in (metrics.SMTP_UP, metrics.SMTP_CONNECTIONS):
                 with contextlib.suppress(KeyError):
                     gauge.remove(name)
+        with contextlib.suppress(Exception):  # what we said is over in a few seconds anyway
+            for name in names:
+                await self._slots.pop(name).leave()
 
     def _show(self) -> None:
         for name, (_, lane) in self._lanes.items():
@@ -128,7 +140,12 @@ class MailStation:
             pool.ship(self._letters.letter(claimed, settings.from_, self._refusal(claimed), return_path))
             return 1
 
-        pool = Pool(settings, on_outcome=lambda sent, outcome: delivery.came(sent.key, outcome), on_change=lambda _: delivery.poke())
+        def changed(status: PoolStatus) -> None:
+            slot.changed(status)
+            delivery.poke()
+
+        slot = self._slots[gateway.name] = MailSlot(self._database, gateway.name)
+        pool = Pool(settings, on_outcome=lambda sent, outcome: delivery.came(sent.key, outcome), on_change=changed)
         owner = uuid4()
         flusher = Flusher(
             self._database,

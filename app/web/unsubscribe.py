@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -74,6 +74,13 @@ class Subject:
 async def show_unsubscribe(token: str, request: Request, session: SessionDep, locale: Annotated[str, Query(max_length=35)] = "") -> HTMLResponse:
     subject = await look_up(session, request, token, locale)
     return shown(request, subject) if subject is not None else gone(request, locale)
+
+
+@router.head("/{token}", include_in_schema=False)
+async def look_at_unsubscribe(token: str, request: Request, session: SessionDep, locale: Annotated[str, Query(max_length=35)] = "") -> Response:
+    """As GET, without the page: scanners of links ask so."""
+    whole = await show_unsubscribe(token, request, session, locale)
+    return Response(status_code=whole.status_code, headers=dict(whole.headers))
 
 
 @router.post("/{token}", operation_id="unsubscribe", summary="Refuse the type on that contact, or allow it again", responses=HTML)

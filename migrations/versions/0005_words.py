@@ -71,6 +71,7 @@ def upgrade() -> None:
     op.create_index("ix_bounce_message_id", "bounce", ["message_id"], postgresql_where=sa.text("message_id IS NOT NULL"))
     op.create_index("ix_bounce_recipient_id", "bounce", ["recipient", "id"], postgresql_where=sa.text("recipient IS NOT NULL"))
     op.add_column("template", sa.Column("archived_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("template", sa.Column("archived_version", sa.Integer(), nullable=True))
     op.add_column("template", sa.Column("used_at", sa.DateTime(timezone=True), nullable=True))
     # Until now nothing took a publication back: what was ever sent with is still published.
     op.execute("UPDATE template SET used_at = updated_at WHERE published_version IS NOT NULL")
@@ -93,7 +94,7 @@ def downgrade() -> None:
         op.drop_column("template_version", column)
     op.execute("UPDATE template_version SET text = '' WHERE text IS NULL")
     op.alter_column("template_version", "text", nullable=False)
-    for column in ("used_at", "archived_at"):
+    for column in ("used_at", "archived_version", "archived_at"):
         op.drop_column("template", column)
     for table in ("bounce", "attachment_part", "attachment", "brand", "email_layout"):
         op.drop_table(table)

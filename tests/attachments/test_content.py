@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from app.attachments import content
+from app.attachments import inside
 from app.attachments.content import CSV, DOCX, GIF, ICS, JPEG, ODT, PDF, PNG, TEXT, WEBP, XLSX, content_type_of
 from app.core.errors import WrongMediaType
 from tests.builders import files
@@ -109,7 +109,7 @@ def test_an_archive_with_more_entries_than_a_document_has_is_not_walked_through(
     walked = files.a_docx(*(f"word/media/{n}.png" for n in range(20)))
     assert told(walked) == DOCX
 
-    monkeypatch.setattr(content, "MOST_ENTRIES", 10)
+    monkeypatch.setattr(inside, "MOST_ENTRIES", 10)
 
     with pytest.raises(WrongMediaType):
         told(walked)

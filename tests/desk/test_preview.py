@@ -6,6 +6,7 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
+from app.desk import preview_api
 from app.desk.preview import Killed, Previews
 from app.desk.preview_child import SAMPLE
 from app.rendering.models import Template
@@ -84,6 +85,25 @@ async def test_author_sees_a_draft_of_mjml_as_html(api):
     assert "mj-text" not in seen["html"]
     assert "500,00" in seen["html"]
     assert "500,00" in seen["text"]  # made from the HTML
+
+
+async def test_author_sees_a_made_up_account_in_the_language_of_the_words(api, database):
+    texts = [(await shown(api, an_sms("{{ account.name }}", locale=locale)))["text"] for locale in ("en", "ru-RU", "kk")]
+    english = await shown(api, {"template_id": await template_id_of(database, channel="email", locale="en")})
+
+    assert texts == ["Subscriber 100500", "Абонент 100500", "Subscriber 100500"]
+    assert "Hello, Subscriber 100500" in english["text"]
+
+
+async def test_author_writes_an_attribute_that_only_some_accounts_have(api, database):
+    await an_account(database, "77", attributes={"floor": "3"})
+    text = "{{ account.number }}: {{ account.attributes.floor }} {{ account.attributes.flat|default('-') }}"
+    of_one, of_nobody = await shown(api, an_sms(text, account="77")), await shown(api, an_sms(text))
+
+    assert (of_one["text"], of_nobody["text"]) == ("77: 3 -", "100500:  -")
+    for seen in (of_one, of_nobody):
+        assert seen["problems"] == []
+        assert [(one["code"], "`account.attributes.floor` may be empty" in one["detail"]) for one in seen["warnings"]] == [("may_be_empty", True)]
 
 
 async def test_author_sees_the_words_of_an_account_with_its_own_balance_and_language(api, database):
@@ -434,6 +454,24 @@ async def test_who_comes_when_four_wait_is_asked_to_come_again(api, harm):
 
     assert (refused.status_code, refused.json()["code"], refused.headers["Retry-After"]) == (503, "previews_busy", "1")
     assert served.status_code == 200
+
+
+async def test_preview_that_is_refused_asks_the_database_nothing(api, harm, monkeypatch):
+    harm("import time; time.sleep(0.5)")
+    asked = []
+    looked_up = preview_api._asked
+
+    async def counted(*given):
+        asked.append(given)
+        return await looked_up(*given)
+
+    monkeypatch.setattr(preview_api, "_asked", counted)
+
+    answers = await asyncio.gather(*(api.post("/templates/preview", json=an_sms("HARM")) for _ in range(40)))
+
+    codes = [answer.status_code for answer in answers]
+    assert len(asked) == codes.count(200) == 40 - codes.count(503)
+    assert codes.count(503) > 0
 
 
 async def test_children_end_with_the_service():

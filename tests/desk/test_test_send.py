@@ -346,3 +346,15 @@ async def test_letter_of_a_test_offers_no_real_refusal(operator, database, api):
     sent = (await operator.post(f"/templates/{await template_id_of(database, channel='email')}/test-send", json={})).json()["messages"][0]["id"]
 
     assert await rows(database, "SELECT 1 FROM message WHERE id = :id AND contact_id IS NOT NULL", id=UUID(sent)) == []
+
+
+async def test_payment_code_that_nobody_is_paid_by_is_refused_at_once(api, operator, database):
+    template = await template_id_of(database, "balance.exhausting", "email")
+    letter = {"subject": "S", "html": '<p>Pay <img src="cid:payment-qr.png" alt="code"></p>', "attachments": [{"kind": "payment_qr"}]}
+    assert (await operator.post(f"/templates/{template}/versions", json=letter)).status_code == 201
+
+    refused = await operator.post(f"/templates/{template}/test-send", json={})
+
+    assert (refused.status_code, refused.json()["code"]) == (422, "not_renderable")
+    assert [(fault["pointer"], fault["code"]) for fault in refused.json()["errors"]] == [("/attachments", "no_payee")]
+    assert await messages(database) == []

@@ -17,7 +17,8 @@ from app.core.config import Settings
 from app.gateways.profile import Profile
 from app.gateways.smtp import SmtpProfile
 from app.notifications.states import NEXT, State
-from app.rendering.filters import FILTERS, TESTS
+from app.rendering.filters import FILTERS
+from app.rendering.questions import TESTS
 from app.sending.smpp import statuses
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
+from app.rendering import formats
 from app.rendering.engine import LIMITS, RenderFailed, compile_part
 from app.rendering.filters import FILTERS
 from app.rendering.formats import style_of
@@ -39,6 +40,14 @@ CHARGES = [{"title": "Home 100", "amount": Decimal("600.00")}, {"title": "TV", "
         ("{# a comment #}{% raw %}{{ x }}{% endraw %}", "{{ x }}"),
         ("{{ [3, 1, 2]|max }} {{ 4 is even }} {{ 9 is divisibleby(3) }}", "3 True True"),
         ("a\r\n\x1bb\x07", "a\nb"),
+        (
+            "{{ 3 is odd }} {{ -3 is odd }} {{ 4 is odd }} {{ 2.5 is even }} {{ amount is even }} {{ amount is divisibleby(2.5) }}",
+            "True True False False True True",
+        ),
+        ("{{ 2 is in [1, 2] }} {{ 'b' is in 'abc' }} {{ 'number' is in account }}", "True True True"),
+        ("{{ account.attributes.floor }}{{ account.attributes['floor'] }}|{{ account.attributes.floor|default('1') }}", "|1"),
+        ("{{ 'x' if account.attributes.floor is defined }}{{ account.attributes.floor|money }}{{ account.attributes.segment|upper }}", "HOME"),
+        ("{{ account[charges] is defined }}{{ account.number[:3] }}{{ account.number[::-1] }}", "False100005001"),
     ],
 )
 def test_what_a_template_may_say(render, source, text):
@@ -50,6 +59,64 @@ def test_html_is_escaped_and_text_is_not(render):
 
     assert render(source, "html", name="<b>&") == "&lt;b&gt;&amp; &lt;i&gt;&lt;b&gt;&amp; &lt;b&gt;&amp;"
     assert render("{{ name }}", "text", name="<b>&") == "<b>&"
+
+
+@pytest.mark.parametrize("given", ["", None])
+def test_absent_text_is_nothing_however_it_is_asked_for(render, values, given):
+    account = values()["account"] | {"name": given}
+    source = "{{ account.name|default('friend') }}{{ account.name is defined }}{{ account.name is undefined }}{{ account.name is none }}{{ account.name }}"
+
+    assert render(source, account=account) == "friendFalseTrueTrue"
+
+
+@pytest.mark.parametrize("kind", ["sms", "subject", "text", "html"])
+def test_marks_that_nobody_sees_are_left_out_of_values_and_joiners_stay(render, kind):
+    hidden = "".join(map(chr, (0x061C, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), 0x2060, *range(0x2066, 0x206A), 0xFEFF)))
+
+    assert render("\u200eОт {{ name }}, {{ 'b' ~ name }}", kind, name=f"a{hidden}я👨\u200d👩\u200c") == "\u200eОт aя👨\u200d👩\u200c, baя👨\u200d👩\u200c"
+    assert render("{{ name|e }}", "html", name=f"<{hidden}я>") == "&lt;я&gt;"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for n in range(900) %}{% if name is in(many) %}{% endif %}{% endfor %}",
+        "{% for n in range(900) %}{% if account[many] is defined %}{% endif %}{{ many[:] }}{% endfor %}",
+        "{% for n in range(900) %}{% set a = name[:] %}{% endfor %}",
+        "{% for n in range(900) %}{% set a = many + many %}{% endfor %}",
+        "{% for n in range(900) %}{% if deep == deeper %}{% endif %}{% endfor %}",
+        "{% for n in range(900) %}{% if 'x' in name %}{% endif %}{% endfor %}",
+        "{% set a = lists|max %}",
+        "{% for n in range(900) if " + "1 and " * 40 + "1 %}{% endfor %}",
+        "{% for n in range(900) %}{{ 1|money('A' ~ 'BCDEFGHIJKLMNOPQRSTUVWXYZ'[n % 25] ~ 'BCDEFGHIJKLMNOPQRSTUVWXYZ'[n // 25 % 25]) }}{% endfor %}",
+    ],
+)
+def test_work_on_large_data_is_paid_for(render, source):
+    many = [str(number) for number in range(50_000)]
+    deep, deeper = ([[], [list(range(300)) for _ in range(200)]] for _ in range(2))
+
+    with pytest.raises(RenderFailed, match=r"at most|takes too long|beyond|single values"):
+        render(source, many=many, name="y" * 1_000_000, deep=deep, deeper=deeper, lists=[[1], [2]])
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["{% for n in range(900) %}{% set a = n|int %}{% endfor %}", "{{ 1 }}{{ n }}" * 100, "{% for n in range(99) %}{{ '+79161234567'|phone }}{% endfor %}"],
+)
+def test_rendering_that_was_counted_too_low_is_ended_by_the_clock(render, monkeypatch, source):
+    clock = iter(range(1000))
+    for module in ("engine", "filters"):
+        monkeypatch.setattr(f"app.rendering.{module}.thread_time", lambda: next(clock))
+
+    with pytest.raises(RenderFailed, match="more than a second"):
+        render(source, n=1)
+
+
+def test_what_is_remembered_of_phones_is_short(render):
+    formats.phone.cache_clear()
+
+    assert render("{{ ('1' ~ name)|phone }}", name="2" * 100) == "1" + "2" * 100
+    assert formats.phone.cache_info().currsize == 0
 
 
 def test_a_subject_is_one_line_whatever_the_data_hold(render):
@@ -102,6 +169,12 @@ BOMBS = [
     "{{ 'x'|truncate(5, 'y' * 300000000) }}",
     "{{ ['a']|join('b' * 300000000) }}",
     "{{ '" + "%" * 4000 + "'|urlencode|urlencode }}",
+    # Tests, too, are operators on values of any kind.
+    "{% if '%600000000d' is odd %}{% endif %}",
+    "{% if '%600000000d' is even %}{% endif %}",
+    "{% if '%600000000d' is divisibleby(1) %}{% endif %}",
+    "{% if '%*d' is divisibleby((50000000, 1)) %}{% endif %}",
+    "{% set a = '%60000000d' %}{% for n in range(150) %}{% if a is odd %}{% endif %}{% endfor %}",
 ]
 
 

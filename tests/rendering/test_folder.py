@@ -75,7 +75,7 @@ async def test_payment_code_that_nobody_is_paid_by_is_found_before_anything_is_c
     assert (refused[0], unchanged) == (2, before)
     assert "has no payee" in refused[2][0]
     assert taken[0] == 0
-    assert [line for line in taken[1] if "unchanged" not in line] == ["balance.exhausting/email.en: done: add version 2, publish version 2"]
+    assert taken[1][:-1] == ["balance.exhausting/email.en: done: add version 2, publish version 2"]
 
 
 async def test_what_was_pulled_and_is_pushed_changes_nothing(api, vestnik, tmp_path):
@@ -98,12 +98,8 @@ async def test_what_was_pulled_and_is_pushed_changes_nothing(api, vestnik, tmp_p
 
     assert (pulled[0], again) == (0, (0, [f"templates {len(before)} files changed 0"], []))
     assert pushed[0] == 0, pushed[2]
-    changed = [line for line in pushed[1] if not line.endswith(": unchanged")]
-    assert changed == ["payment.received/email.de: done: publish version 1"], "what was only a draft; the published one is what the folder has"
-    after = await versions(api)
-    assert {name: rows for name, rows in after.items() if name != "payment.received/email.de"} == {
-        name: rows for name, rows in before.items() if name != "payment.received/email.de"
-    }
+    assert pushed[1] == [f"templates {len(before)} unchanged {len(before)}"], "what was only a draft is one still"
+    assert await versions(api) == before
     assert (tmp_path / "payment.received/sms.de/text.txt").read_text() == "Danke {{ amount }}\n"
 
 
@@ -175,7 +171,11 @@ async def test_words_that_could_not_be_published_are_refused_before_they_are_pus
     ("file", "content", "said"),
     [
         ("payment.received/sms.de/template.toml", "name = \n", "template.toml:1:8: Invalid value"),
-        ("payment.received/sms.de/template.toml", 'colour = "red"\n', "template.toml: unknown `colour`: there are name, layout, options, attachments"),
+        (
+            "payment.received/sms.de/template.toml",
+            'colour = "red"\n',
+            "template.toml: unknown `colour`: there are name, layout, published, options, attachments",
+        ),
         ("payment.received/sms.de/template.toml", "name = 5\n", "template.toml: `name` is a text of at most 200 characters"),
         (
             "payment.received/sms.de/template.toml",
@@ -263,3 +263,42 @@ async def test_somebody_who_changes_the_template_meanwhile_is_not_overwritten(ap
 
     assert (code, "It was changed meanwhile" in err[-1]) == (1, True)
     assert (await api.get(template)).json()["published_version"] == 1
+
+
+async def test_draft_of_a_folder_is_published_when_the_folder_says_so(api, vestnik, tmp_path):
+    await german(api, "Danke {{ amount }}")
+    await vestnik("pull", tmp_path)
+    settings, text = tmp_path / "payment.received/sms.de/template.toml", tmp_path / "payment.received/sms.de/text.txt"
+    assert "published = false" in settings.read_text("utf-8").splitlines()
+    text.write_text("Merci {{ amount }}\n")
+
+    added = await vestnik("push", tmp_path, "--publish")
+    settings.write_text(settings.read_text("utf-8").replace("published = false\n", ""))
+    published = await vestnik("push", tmp_path, "--publish")
+
+    assert added[1][0] == "payment.received/sms.de: done: add version 2; not published: the folder says `published = false`"
+    assert published[1][0] == "payment.received/sms.de: done: publish version 2"
+    settings.write_text('published = "no"\n')
+    assert (await vestnik("push", tmp_path))[0] == 2
+
+
+async def test_link_that_leads_out_of_the_folder_is_not_followed(api, vestnik, tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("root:x:0:0\n")
+    words = tmp_path / "words"
+    await vestnik("pull", words)
+    before = await versions(api)
+    text = words / "payment.received/sms.en/text.txt"
+    text.unlink()
+    text.symlink_to(secret)
+    (words / "payment.received/sms.fr").symlink_to(tmp_path, target_is_directory=True)
+    (words / "tariff.changed/sms.en/text.txt").rename(words / "tariff.changed/sms.en/.kept")
+    (words / "tariff.changed/sms.en/text.txt").symlink_to(".kept")
+
+    code, _, faults = await vestnik("push", words)
+
+    assert (code, await versions(api)) == (2, before)
+    assert [line for line in faults if "leads out of the folder" in line] == [
+        f"{path}: a link that leads out of the folder is not followed" for path in (text, words / "payment.received/sms.fr")
+    ]
+    assert not any("tariff.changed" in line for line in faults)

@@ -18,6 +18,8 @@ from app.rendering.problem_words import RUSSIAN, is_ours, russian
 from app.rendering.proof import emptiness, proved
 
 SPEAKING = [
+    "questions",
+    "guards",
     "arithmetic",
     "emptiness",
     "engine",
@@ -166,6 +168,9 @@ def test_sentence_that_nobody_has_translated_stays():
         ("{% set sum = balance %}{{ sum }}", [(1, 14), (1, 27)]),
         ("x\n{{ account.name }}\n{{ links.cabinet }}", [(2, 12), (3, 10)]),
         ("{% if amount %}{% if method %}{% endif %}{{ method }}{% endif %}", [(1, 22 + 23)]),
+        ("{{ account.attributes.floor }}{{ account.attributes.floor|default('1') }}", [(1, 24)]),
+        ("{% if account.attributes.floor is defined %}{{ account.attributes.floor }}{{ account.attributes.flat }}{% endif %}", [(1, 97)]),
+        ("{% if account.name is none %}-{% else %}{{ account.name }}{% endif %}", []),
     ],
 )
 def test_what_may_be_empty_and_was_not_asked_for_is_a_warning(source, places):
@@ -187,6 +192,18 @@ def test_warnings_name_the_field_and_both_languages():
         "line": 2,
         "column": 5,
     }
+
+
+def test_button_to_a_cabinet_that_there_may_not_be_is_a_warning_in_html_and_mjml():
+    html = '<a href="{{ links.cabinet }}">Top up</a>'
+    words = SimpleNamespace(subject="x", text="y", html=html, mjml='<mj-button href="{{ links.cabinet }}">Top up</mj-button>')
+
+    assert [(one.pointer, one.detail.split("`")[1]) for one in emptiness("payment.received", None, "email", words)] == [
+        ("/html", "links.cabinet"),
+        ("/mjml", "links.cabinet"),
+    ]
+    words.html, words.mjml = f"{{% if links.cabinet is defined %}}{html}{{% endif %}}", None
+    assert emptiness("payment.received", None, "email", words) == []
 
 
 def test_operators_schema_says_what_may_be_empty():
@@ -214,8 +231,15 @@ def test_failure_while_it_is_written_says_in_which_part():
     [
         ("{% if amount > 'x' %}{% endif %}", "values of different kinds cannot be compared"),
         ("{{ -account.name }}", "this cannot be done with a value of this kind"),
-        ("{{ amount is divisibleby('x') }}", "this cannot be done with a value of this kind"),
-        ("{{ now|date('QQQQQQQQ') }}", "this cannot be written"),
+        ("{{ amount is divisibleby('x') }}", "whether it is odd, even or divisible is asked of a number"),
+        ("{{ amount is divisibleby(0) }}", "division by zero"),
+        ("{{ now|date('QQQQQQQQ') }}", "write a length (short, medium, long, full) or a pattern such as `d MMMM y`, `HH:mm`"),
+        ("{{ now|date('{0.__class__}') }}", "write a length (short, medium, long, full) or a pattern such as `d MMMM y`, `HH:mm`"),
+        ("{{ now|time('{0.__class__}') }}", "write a length (short, medium, long, full) or a pattern such as `d MMMM y`, `HH:mm`"),
+        ("{{ range(99999999999999999999999) }}", "a range may have at most 1,000 numbers"),
+        ("{{ range(0, 5, 0) }}", "a range is made of whole numbers, and its step is not 0"),
+        ("{{ range(amount) }}", "a range is made of whole numbers, and its step is not 0"),
+        ("{{ account.number[::0] }}", "a part of a text or a list is named by whole numbers, and its step is not 0"),
     ],
 )
 def test_no_words_of_a_programmer_come_through(render, source, said):

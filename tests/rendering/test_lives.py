@@ -109,7 +109,7 @@ async def test_copy_of_a_template_without_words_has_none(api):
     assert (await api.get(f"/templates/{copy['id']}/versions")).json()["items"] == []
 
 
-async def test_archived_template_is_not_sent_and_comes_back_unpublished(api, database):
+async def test_archived_template_is_not_sent_and_comes_back_as_it_was(api, database):
     template = await made(api, TEXT, publish=1)
     templates = Templates("ru")
     async with database.transaction() as session:
@@ -129,9 +129,26 @@ async def test_archived_template_is_not_sent_and_comes_back_unpublished(api, dat
     listed = [(await api.get("/templates", params={"locale": "de", "archived": archived})).json()["items"] for archived in (False, True)]
     assert [len(items) for items in listed] == [0, 1]
     restored = (await api.post(f"{template}/restore")).json()
+    assert (restored["archived_at"], restored["published_version"], restored["warnings"]) == (None, 1, [])
+    assert (await told(database))[-2:] == [
+        ("template.archive", {"published_version": [1, None], "force": False}),
+        ("template.restore", {"published_version": [None, 1]}),
+    ]
+
+
+async def test_restored_template_that_cannot_be_published_today_says_why(api, database):
+    template = await made(api, TEXT, {"text": "b"}, publish=1)
+    unpublished = await made(api, TEXT, locale="fr")
+    await api.post(f"{template}/archive")
+    await api.post(f"{unpublished}/archive")
+    await run(database, "UPDATE template_version SET text = '{{ no_such_name }}' WHERE text = :text", text=TEXT["text"])
+
+    restored = (await api.post(f"{template}/restore")).json()
+    other = (await api.post(f"{unpublished}/restore")).json()
+
     assert (restored["archived_at"], restored["published_version"]) == (None, None)
-    assert (await api.post(f"{template}/versions/1/publish")).status_code == 200
-    assert [action for action, _ in await told(database)][-3:] == ["template.archive", "template.restore", "template.publish"]
+    assert "no_such_name" in restored["warnings"][0]["detail"]
+    assert (other["published_version"], other["warnings"]) == (None, [])
 
 
 async def test_last_words_of_a_type_are_not_put_away_by_mistake(api, database):

@@ -72,6 +72,15 @@ async def test_page_tells_what_the_link_is_about_and_changes_nothing(database, w
     assert await consents(database) == []
 
 
+async def test_scanner_that_asks_by_head_learns_what_get_would_say_and_changes_nothing(database, web, path):
+    shown, asked = await web.get(path), await web.head(path)
+    gone = await web.head("/unsubscribe/x")
+
+    assert (asked.status_code, asked.content, gone.status_code) == (200, b"", 404)
+    assert asked.headers == shown.headers
+    assert await chosen(database) == ({}, 0)
+
+
 async def test_page_lets_nothing_in_from_anywhere_and_tells_nobody_its_address(web, path):
     shown = await web.get(path)
 

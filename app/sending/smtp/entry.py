@@ -56,6 +56,7 @@ async def open_session(settings: SmtpSettings, context: ssl.SSLContext | None) -
             await client.login(settings.username, settings.password.get_secret_value())
         return Session.take_over(client, settings)
     except (SMTPException, OSError, ValueError) as error:  # ValueError: a host name that IDNA cannot write down
+        client.close()
         raise SessionNotOpened(_trouble_of(error, stage)) from error
     except BaseException:
         client.close()
