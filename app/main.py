@@ -37,6 +37,7 @@ from app.forecasts import cabinet as own_forecast
 from app.gateways import api as gateways
 from app.gateways import ranges_api, routes_api
 from app.notifications import api as messages
+from app.notifications import bulk_api as message_bulks
 from app.notifications import cabinet as own_messages
 from app.notifications import caps_api
 from app.notifications import stops_api as stops

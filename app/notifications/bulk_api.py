@@ -157,5 +157,3 @@ async def cancel_message_bulk(bulk_id: Annotated[UUID, Path()], session: Session
     await finish(session, bulk_id)
     await audit.record(session, caller, "message.bulk.cancel", f"message-bulk:{bulk_id}", counted(row))
     return MessageBulkOut.of(row)
-
-

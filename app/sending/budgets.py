@@ -169,7 +169,7 @@ class Budgets:
                 return [], True
             spendings = await self._lock(session, rows, limits, day)
             sorting = sort_out(rows, spendings, self._gateway, room, day)
-            batch = await take(session, sorting.taken, owner, now, lease)
+            batch = await take(session, self._gateway, sorting.taken, owner, now, lease)
             await hold(session, sorting.held, now, midnight_after(day, self._zone))
             await book(session, day, spendings)
         self._used_up = bool(sorting.held)
@@ -230,10 +230,11 @@ def sort_out(rows: Iterable[Any], spendings: Mapping[Key, Spending], gateway: st
     return sorting
 
 
-async def take(session: Executor, reserved: Mapping[UUID, Reserved], owner: UUID, now: datetime, lease: timedelta) -> list[Claimed]:
+async def take(session: Executor, gateway: str, reserved: Mapping[UUID, Reserved], owner: UUID, now: datetime, lease: timedelta) -> list[Claimed]:
     if not reserved:
         return []
-    rows: list[Any] = list((await session.execute(TAKE_THESE, {"ids": list(reserved), "owner": owner, "now": now, "lease": now + lease})).all())
+    values = {"gateway": gateway, "ids": list(reserved), "owner": owner, "now": now, "lease": now + lease}
+    rows: list[Any] = list((await session.execute(TAKE_THESE, values)).all())
     return [Claimed(**row._mapping, claimed_at=now, reserved=reserved[row.id]) for row in rows]  # noqa: SLF001 - SQLAlchemy's name for it
 
 
