@@ -25,6 +25,7 @@ CHILDREN, WAITING = 2, 4
 # The child has one second of the processor (see `preview_child`). This is for one that gets none, or does not use it: it counts the queue for the processor.
 PATIENCE = 5.0
 STARTING = 60.0  # seconds until a child has imported everything, on a machine that is busy with other things
+ENDING = 1.0  # seconds between the end of its output and its own
 LONGEST_ANSWER = 1 << 24
 PASSED_ON = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")  # of our environment; secrets are not among them
 TOO_SLOW, TOO_LARGE = "too_slow", "too_large"
@@ -103,8 +104,8 @@ class _Child:
             raise
         if answer.endswith(b"\n"):
             return self._read(answer)
+        ended = await _ended(process)
         self._kill()
-        ended = await process.wait()
         self._start_soon()
         log.info("preview_killed", code=ended)
         return Killed(TOO_SLOW if ended in SLOW_ENDS else TOO_LARGE)
@@ -189,6 +190,14 @@ async def _exchange(process: Process, line: bytes) -> bytes:
         process.stdin.write(line)
         await process.stdin.drain()
     return await process.stdout.readline()
+
+
+async def _ended(process: Process) -> int:
+    """How one came to its end that has closed its output. It is not killed before that is known: to send a signal reads the status, and asyncio then has none."""
+    with contextlib.suppress(TimeoutError):
+        return await asyncio.wait_for(process.wait(), ENDING)
+    await _end(process)
+    return -signal.SIGKILL
 
 
 async def _end(process: Process) -> None:

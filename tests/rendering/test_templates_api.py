@@ -69,7 +69,6 @@ async def test_a_name_that_is_not_there_is_found_at_publication_also_where_no_sa
         "{{ amont }}": ("undefined", 1),
         "{% if amount > 10000000 %}\n{{ account.nick }}{% endif %}": ("undefined", 2),
         "{{ service.name }}": ("undefined", 1),
-        "{{ account.attributes.segment }}": ("undefined", 1),
         "{{ account.name|money }}": ("render_failed", 1),
         "{% if method %}{% endif %}": ("render_failed", None),
     }
@@ -89,6 +88,16 @@ async def test_what_a_template_asks_about_first_it_may_name(api):
     await api.post(f"{template}/versions", json={"text": text})
 
     assert (await api.post(f"{template}/versions/1/publish")).status_code == 200
+
+
+async def test_attribute_that_an_account_may_lack_is_no_mistake_but_warned_of(api):
+    template = await made(api)
+    added = await api.post(f"{template}/versions", json={"text": "Thanks, {{ account.attributes.segment }}!"})
+
+    published = await api.post(f"{template}/versions/1/publish")
+
+    assert (added.status_code, published.status_code) == (201, 200)
+    assert [(one["code"], one["line"]) for one in published.json()["warnings"]] == [("may_be_empty", 1)]
 
 
 async def test_words_of_an_operators_type_are_proved_by_its_schema(api):

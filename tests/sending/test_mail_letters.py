@@ -3,6 +3,7 @@
 import asyncio
 from uuid import UUID, uuid4
 
+import httpx
 import orjson
 import pytest
 from sqlalchemy.exc import InterfaceError
@@ -99,6 +100,26 @@ async def test_a_letter_goes_in_the_name_of_its_brand(database, send):
     assert letter.parsed["reply-to"] == "help@tv.example"
     assert letter.parsed["feedback-id"] == "service.connected:tv:vestnik"
     assert letter.parsed["message-id"] == f"<{message_id}@isp.example>", "in the domain of the gateway, where bounces are matched"
+
+
+async def test_one_click_on_the_header_of_a_received_letter_ends_its_type(database, settings, api, planner, send):
+    """RFC 8058, from the event to the refusal: what a mail program does with nothing but the letter as it came."""
+    account = await an_account(database, phones=(), mails=("a@example.org",))
+    await a_waiting_event(database, account)
+    await planner.plan()
+    told = await one(database, "SELECT id FROM message")
+
+    [letter] = await send(ended(database, told.id, "accepted"))
+    url = str(letter.parsed["list-unsubscribe"]).strip("<>")
+    name, _, value = str(letter.parsed["list-unsubscribe-post"]).partition("=")
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(api.app), base_url="http://mail.program") as program:
+        clicked = await program.post("/" + url.split("/", 3)[3], data={name: value})
+    event = await a_waiting_event(database, account)
+    await planner.plan()
+
+    assert (url.startswith(f"{settings.base_url}/unsubscribe/"), name, value, clicked.status_code) == (True, "List-Unsubscribe", "One-Click", 200)
+    decisions = (await one(database, "SELECT decisions FROM notification WHERE event_id = :id", id=event)).decisions
+    assert ("email", "contact_type_off") in [(decision["channel"], decision["reason"]) for decision in decisions]
 
 
 async def test_a_letter_without_a_brand_goes_as_the_gateway_says(database, send):

@@ -111,7 +111,7 @@ async def test_status_shows_each_station_that_is_connected_and_nobody_who_has_go
         await run(database, "UPDATE gateway SET enabled = false, revision = revision + 1")
 
         async def gone():
-            return not await rows(database, "SELECT FROM bind_slot")
+            return not await rows(database, "SELECT slot FROM bind_slot")
 
         await until(gone)
         assert [(bind["slot"], bind["state"]) for bind in await binds(api)] == [(0, "stopped")]

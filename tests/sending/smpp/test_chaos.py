@@ -7,6 +7,7 @@ goes again only when nothing of it can have been taken. When the SMSC comes to i
 import asyncio
 import itertools
 import random
+import re
 import socket
 import struct
 import time
@@ -161,6 +162,9 @@ class Madhouse:
         self.write(writer, self.held.pop(writer, b""))
 
 
+LOST = re.compile("connection|half a PDU")  # what the SMSC has broken off while it was mad may be noticed when it is no more
+
+
 class Books:
     """Claims as the delivery does, a try at a time for each message, and checks every outcome against what the SMSC saw."""
 
@@ -223,7 +227,7 @@ class Books:
         if isinstance(outcome, Refused):
             if not any(status in REFUSED or status in PUT_OFF for status in last.values()):
                 return f"{outcome}, but {seen}"
-        elif not any(isinstance(status, str) for status in last.values()) and "connection" not in outcome.detail and not self.smsc.is_mad:
+        elif not any(isinstance(status, str) for status in last.values()) and not LOST.search(outcome.detail) and not self.smsc.is_mad:
             return f"{outcome}, but {seen}"
         return "" if all(not given or given == last[part] for part, given in enumerate(outcome.ids, 1)) else f"{outcome}, but {seen}"
 
