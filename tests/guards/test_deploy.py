@@ -11,13 +11,14 @@ import yaml
 
 from app.cli import cli
 from app.commands.processes import QUEUE
+from app.core import wakeups
 from app.core.config import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "deploy/helm/vestnik"
 UNITS = sorted((ROOT / "deploy/systemd").glob("*.service"))
 # Read by the processes beside the settings, or by Compose alone.
-OTHERS = {"VESTNIK_SECRETS_DIR", "VESTNIK_PUBLISH"}
+OTHERS = {"VESTNIK_SECRETS_DIR", "VESTNIK_PUBLISH", "VESTNIK_BOUNCE_PUBLISH"}
 VARIABLES = {f"VESTNIK_{name.upper()}" for name in Settings.model_fields}
 NOT_FOR_CONTAINERS = {"VESTNIK_DATA_DIR", "VESTNIK_HTTP_HOST", "VESTNIK_HTTP_PORT"}  # the image sets these, or has no use for them
 
@@ -164,7 +165,7 @@ def test_chart_has_a_worker_for_every_queue_that_everybody_needs():
     worker = (ROOT / "app/worker.py").read_text("utf-8")
 
     (all_of_them,) = re.findall(r"for queue in queues or \(([A-Z, ]+),", worker)
-    queues = {name.strip().lower() for name in all_of_them.split(",") if name.strip()}
+    queues = {getattr(wakeups, name.strip()) for name in all_of_them.split(",") if name.strip()}
     assert {"plan", "mail", "cron", "scan"} <= queues
     assert values["workers"].keys() == queues
     assert [queue for queue in queues if not QUEUE.fullmatch(queue)] == []

@@ -91,7 +91,7 @@ async def test_new_month_is_like_the_others(database):
             )
         ).all()
     assert len(shapes) > 5
-    assert {shape[1:] for shape in shapes} == {("{fillfactor=70,autovacuum_vacuum_scale_factor=0.05}", 4, 1, 2)}
+    assert {shape[1:] for shape in shapes} == {("{fillfactor=70,autovacuum_vacuum_scale_factor=0.05}", 4, 2, 2)}
 
 
 async def test_rows_of_months_without_the_job_are_kept_where_they_came(database):
