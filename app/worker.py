@@ -51,6 +51,7 @@ from app.desk.appraise import Appraiser
 from app.forecasts.forget import OldScans
 from app.forecasts.station import ScanStation
 from app.notifications.bulk import Bulks
+from app.notifications.forget import OldBulks
 from app.notifications.hold import Holding
 from app.notifications.one_time import OneTimeTexts
 from app.notifications.plan import BATCH, Planner
@@ -158,6 +159,7 @@ class SweepStation:
         usage: OldUsage,
         retention: Retention,
         message_bulks: Bulks,
+        old_bulks: OldBulks,
     ) -> None:
         self._retention = retention
         self._often = (
@@ -192,6 +194,7 @@ class SweepStation:
             folding.look,
             seal.look,
             usage.forget,
+            old_bulks.forget,
         )
         self._ticked = time.monotonic()
         self._owed = False
@@ -288,6 +291,7 @@ class Office:
                 OldUsage(self.database),
                 Retention(self.database, self.settings),
                 Bulks(self.database, self.settings, self.wakeups),
+                OldBulks(self.database, timedelta(days=self.settings.retention_days_record)),
             )
         if queue == SIMULATIONS:
             return SimulatedStation(self.database)

@@ -22,6 +22,7 @@ from app.core.ids import first_id_at, new_id
 from app.core.wakeups import Wakeups
 from app.desk.appraise import Appraiser
 from app.forecasts.station import ScanStation
+from app.notifications.bulk import finish
 from app.notifications.plan import Planner
 from app.notifications.rows import CHANGES
 from app.notifications.states import State
@@ -48,6 +49,8 @@ UPDATE message m SET state = 'unknown', reason = :reason, gateway = coalesce(gon
 FROM gone WHERE m.id = gone.message_id AND m.id = ANY(CAST(:ids AS uuid[])) RETURNING m.channel
 """)
 EVENTS = sa.text("SELECT count(*) FROM event_waiting")
+# What a job has sent again since the dump is forgotten: it would go once more.
+STOPPED = sa.text("UPDATE message_bulk SET state = 'failed', error = 'database_restored', finished_at = now() WHERE state = 'running' RETURNING id")
 REFUSED = sa.text("""
 UPDATE scan_run SET state = 'failed', error = 'refused by vestnik restored', finished_at = now() WHERE state = 'needs_confirmation' AND NOT dry_run
 """)
@@ -92,6 +95,8 @@ async def settle_the_lost_time(database: Database, settings: Settings, until: da
     async with database.transaction() as session:
         for statement in GONE:
             await session.execute(statement)
+        for bulk_id in (await session.execute(STOPPED)).scalars().all():
+            await finish(session, bulk_id)
         changes = {"until": until.isoformat(), "events": done.events, "doubtful": done.doubtful}
         await audit.record(session, AUTHOR, "database.restored", "database", changes)
     return done

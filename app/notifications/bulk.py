@@ -21,6 +21,7 @@ from app.core import audit
 from app.core.clock import now
 from app.core.config import Settings
 from app.core.db import Database, is_away, is_conflict
+from app.core.peppers import hashed
 from app.core.wakeups import Wakeups
 from app.notifications.bulk_shapes import PERSONAL, STATE, STATES, MessageBulkFilter
 from app.notifications.cancel import NotCancelled, cancel_waiting
@@ -51,7 +52,6 @@ MARK = sa.text("""
 INSERT INTO message_bulk_mark (bulk_id, root_id) SELECT :bulk_id, root FROM unnest(CAST(:roots AS uuid[])) AS v(root) ON CONFLICT DO NOTHING RETURNING root_id
 """)
 MARKED = sa.text("SELECT root_id FROM message_bulk_mark WHERE bulk_id = :bulk_id AND root_id = ANY(CAST(:roots AS uuid[]))")
-FORGET = sa.text("DELETE FROM message_bulk_mark WHERE bulk_id = :bulk_id")
 FAILED = sa.text("""
 UPDATE message_bulk SET attempts = attempts + 1, worked_at = :now, error = :error, state = CASE WHEN attempts + 1 >= :most THEN 'failed' ELSE state END,
     finished_at = CASE WHEN attempts + 1 >= :most THEN CAST(:now AS timestamptz) END
@@ -107,8 +107,8 @@ class Bulks:
         async with self._database.transaction() as session:
             values = {"id": bulk_id, "now": now(), "error": type(error).__name__, "most": ATTEMPTS}
             state = (await session.execute(FAILED, values)).scalar()
-            if state == "failed":
-                await finish(session, bulk_id)
+            if state == "failed" and (job := await finish(session, bulk_id)) is not None:
+                await audit.record(session, job.requested_by, "message.bulk.failed", f"message-bulk:{bulk_id}", counted(job))
         log.warning("message_bulk_failed", bulk=str(bulk_id), error=type(error).__name__, state=state)
 
     async def _work(self, session: AsyncSession, taken: list[UUID]) -> tuple[int, set[str]]:
@@ -162,8 +162,12 @@ class Bulks:
             fate, chain = fates[one], chains[one]
             if chain.root in marked or chain.has_gone or (chain.has_copy and not job.again):
                 count.left_out[ALREADY_RESENT] += 1
+            elif chain.in_doubt and State.UNKNOWN not in asked:
+                count.left_out[UNKNOWN] += 1
             elif isinstance(fate, NotResent):
                 count.left_out[fate.value] += 1
+            elif fate.old.state not in (asked or STATES["resend"]):
+                count.left_out[NOT_FAILED] += 1  # a receipt has come since we looked
             elif fate.road is None:
                 count.left_out[NO_GATEWAY] += 1
             else:
@@ -211,13 +215,18 @@ async def note(session: AsyncSession, job: MessageBulk, count: Count, moment: da
             await audit.record(session, job.requested_by, "message.bulk.done", f"message-bulk:{job.id}", counted(job))
 
 
-async def finish(session: AsyncSession, bulk_id: UUID) -> None:
-    """A job that has ended needs no marks, and keeps no address and no number of an account: they would outlive an erasure."""
-    await session.execute(FORGET, {"bulk_id": bulk_id})
+async def finish(session: AsyncSession, bulk_id: UUID) -> MessageBulk | None:
+    """A job that has ended keeps no address and no number of an account, which would outlive an erasure: keyed hashes, by which it is told from others."""
     job = await session.get(MessageBulk, bulk_id, populate_existing=True)
     if job is not None:
-        job.filter = {name: "*" if name in PERSONAL else value for name, value in job.filter.items()}
+        job.filter = await impersonal(session, job.filter)
         await session.flush()
+    return job
+
+
+async def impersonal(session: AsyncSession, said: Mapping[str, Any]) -> dict[str, Any]:
+    """A filter as it stands in a job that has ended."""
+    return {name: await hashed(session, value) if name in PERSONAL else value for name, value in said.items()}
 
 
 def counted(job: MessageBulk) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from app.core.clock import now
 from app.core.db import SessionDep
 from app.core.errors import Conflict, NotFound
 from app.core.http import Guarded
+from app.core.ids import first_id_at
 from app.core.page import Page, Paging, encode_cursor
-from app.notifications.bulk import counted, finish
+from app.notifications.bulk import counted, finish, impersonal
 from app.notifications.bulk_shapes import PERSONAL, Action, MessageBulkIn
 from app.notifications.models import MessageBulk
 
@@ -61,15 +62,16 @@ class MessageBulkOut(BaseModel):
 
     @classmethod
     def of(cls, row: MessageBulk) -> Self:
-        same = {name: getattr(row, name) for name in cls.model_fields if name not in {"progress", "cost", "limited"}}
-        return cls.model_validate(same | {"progress": progress(row), "cost": f"{row.cost:.2f}", "limited": row.is_limited})
+        same = {name: getattr(row, name) for name in cls.model_fields if name not in {"filter", "progress", "cost", "limited"}}
+        shown = {name: "*" if name in PERSONAL and row.state != "running" else value for name, value in row.filter.items()}
+        return cls.model_validate(same | {"filter": shown, "progress": progress(row), "cost": f"{row.cost:.2f}", "limited": row.is_limited})
 
 
 def progress(row: MessageBulk) -> float:
     """By the ids, which are times: the share of the period."""
     if row.state == "done":
         return 1.0
-    first = int(datetime.fromisoformat(row.filter["from"]).timestamp() * 1000)
+    first = first_id_at(datetime.fromisoformat(row.filter["from"])).int >> 80
     at, end = row.position.int >> 80, row.end_id.int >> 80
     return round(min(1.0, max(0.0, (at - first) / (end - first))), 4) if end > first else 0.0
 
@@ -111,8 +113,8 @@ async def confirmed(session: AsyncSession, body: MessageBulkIn, moment: datetime
         .order_by(sa.column("id").desc())
         .limit(500)
     )
-    same = [row for row in await session.scalars(query) if row.filter == body.filter.stored() and row.again == body.again]
-    if not any(row.done == body.confirm for row in same):
+    wanted = await impersonal(session, body.filter.stored())
+    if not any(row.filter == wanted and row.again == body.again and row.done == body.confirm for row in await session.scalars(query)):
         raise Conflict("No dry run of the same filter has said this number within the last 24 hours.", code="not_confirmed")
 
 

@@ -22,12 +22,19 @@ SELECT DISTINCT ON (id) id, at AS root FROM up ORDER BY id, steps DESC
 """)
 # By keys: a join could become a walk through the whole table. Whoever sends any message of a chain again locks the first one of it.
 LOCK = sa.text("SELECT id FROM message WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE")
-# By the account's own messages, and only from the first one of the chain on. LATERAL .. OFFSET 0: as in `follow`.
+# Whoever erases an account waits for us, and sees what we have made; or we for him, and what we would send has no address any more. Nobody else waits.
+ACCOUNTS = sa.text("""
+SELECT id FROM account WHERE id = ANY(ARRAY(SELECT DISTINCT account_id FROM message WHERE id = ANY(CAST(:ids AS uuid[])))) ORDER BY id FOR KEY SHARE
+""")
+# By the accounts' own messages, each account's once, and only from the first one of its chains on. LATERAL .. OFFSET 0: as in `follow`.
 COPIES = sa.text("""
-SELECT DISTINCT c.id, c.resend_of, c.state FROM unnest(CAST(:roots AS uuid[]), CAST(:since AS uuid[])) AS v(id, since) JOIN message r ON r.id = v.id CROSS JOIN LATERAL (
+SELECT c.id, c.resend_of, c.state FROM (
+    SELECT r.account_id, min(v.since) AS since FROM unnest(CAST(:roots AS uuid[]), CAST(:since AS uuid[])) AS v(id, since)
+    CROSS JOIN LATERAL (SELECT m.account_id FROM message m WHERE m.id = v.id OFFSET 0) r GROUP BY 1
+) a CROSS JOIN LATERAL (
     SELECT m.id, m.resend_of, coalesce((SELECT o.state FROM outbox o WHERE o.message_id = m.id), m.state) AS state
-    FROM message m WHERE m.account_id = r.account_id AND m.id > v.since AND m.resend_of IS NOT NULL OFFSET 0
-) c ORDER BY c.id
+    FROM message m WHERE m.account_id = a.account_id AND m.id > a.since AND m.resend_of IS NOT NULL OFFSET 0
+) c
 """)
 ROOT_STATES = sa.text("""
 SELECT m.id, coalesce((SELECT o.state FROM outbox o WHERE o.message_id = m.id), m.state) AS state FROM message m WHERE m.id = ANY(CAST(:roots AS uuid[]))
@@ -42,6 +49,7 @@ class Chain:
     root: UUID
     has_copy: bool  # it was sent again itself
     has_gone: bool  # another one of its chain is under way, or has arrived
+    in_doubt: bool  # another one may have arrived
 
 
 async def roots_of(session: AsyncSession, ids: Sequence[UUID]) -> dict[UUID, UUID]:
@@ -51,8 +59,8 @@ async def roots_of(session: AsyncSession, ids: Sequence[UUID]) -> dict[UUID, UUI
 
 async def lock_chain(session: AsyncSession, ids: Sequence[UUID]) -> dict[UUID, UUID]:
     """Nobody else sends these, or copies of the same, again before our transaction ends; what others have sent is seen by the statements that follow.
-
-    Their roots."""
+    Nor does their state change, or their account go. Their roots."""
+    await session.execute(ACCOUNTS, {"ids": list(ids)})
     roots = await roots_of(session, ids)
     await session.execute(LOCK, {"ids": sorted({*ids, *roots.values()})})
     return roots
@@ -70,10 +78,8 @@ async def chains_of(session: AsyncSession, roots: dict[UUID, UUID]) -> dict[UUID
     for one in {*states, *roots}:
         members[_root(one, before)].add(one)
     copied = set(before.values())
-    return {
-        one: Chain(root, one in copied, any(states.get(other) in HAS_GONE for other in members[_root(one, before)] if other != one))
-        for one, root in roots.items()
-    }
+    others = {one: {states.get(other) for other in members[_root(one, before)] if other != one} for one in roots}
+    return {one: Chain(root, one in copied, not HAS_GONE.isdisjoint(others[one]), State.UNKNOWN in others[one]) for one, root in roots.items()}
 
 
 def _root(one: UUID, before: dict[UUID, UUID]) -> UUID:

@@ -182,7 +182,11 @@ class MessageBulk(SQLModel, table=True):
     """One operator's cancelling, or sending again, of many messages. The sweep goes on from `position`, batch by batch, up to `end_id`."""
 
     __tablename__ = "message_bulk"
-    __table_args__ = (one_of("action", "cancel", "resend"), one_of("state", "running", "done", "cancelled", "failed"))
+    __table_args__ = (
+        sa.Index("ix_message_bulk_running", "worked_at", "id", postgresql_where=sa.text("state = 'running'")),
+        one_of("action", "cancel", "resend"),
+        one_of("state", "running", "done", "cancelled", "failed"),
+    )
 
     id: UUID = Field(default_factory=new_id, primary_key=True)
     action: str = Field(max_length=8)
@@ -210,7 +214,7 @@ class MessageBulk(SQLModel, table=True):
 
 
 class MessageBulkMark(SQLModel, table=True):
-    """A job has sent this message again, or one that it is a copy of: never twice in one job. Kept until the job has ended."""
+    """A job has sent this message again, or one that it is a copy of: never twice in one job. Of no use when the job has ended (`forget`)."""
 
     __tablename__ = "message_bulk_mark"
 

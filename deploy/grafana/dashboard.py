@@ -10,6 +10,11 @@ import yaml
 HERE = Path(__file__).parent
 ROWS: list[dict[str, Any]] = yaml.safe_load((HERE / "panels.yml").read_text("utf-8"))
 SOURCE = {"type": "prometheus", "uid": "${source}"}
+# One word, one colour, in every panel whose lines are states or results; other lines are coloured by Grafana.
+COLORS = {
+    "delivered": "green", "accepted": "blue", "queued": "text", "undelivered": "orange", "expired": "yellow", "failed": "red", "unknown": "purple",
+    "matched": "green", "2xx": "green", "4xx": "orange", "5xx": "red", "rejected": "orange",
+}  # fmt: skip
 
 
 def drawn(number: int, panel: dict[str, Any], language: str, place: dict[str, int]) -> dict[str, Any]:
@@ -18,12 +23,22 @@ def drawn(number: int, panel: dict[str, Any], language: str, place: dict[str, in
     defaults: dict[str, Any] = {
         "unit": panel["unit"],
         "thresholds": {"mode": "absolute", "steps": steps},
-        **{name: panel[name] for name in ("min", "max") if name in panel},
+        **({"decimals": 0} if "whole" in panel else {}),
+        **({"max": panel["max"]} if "max" in panel else {}),
     }
+    legends = [legend[language] if isinstance(legend := query.get("legend", ""), dict) else legend for query in panel["queries"]]
     stat = "stat" in panel
     if not stat:
-        stacking = {"mode": "normal" if "stack" in panel else "none", "group": "A"}
-        defaults["custom"] = {"drawStyle": "line", "lineWidth": 1, "fillOpacity": 10, "showPoints": "never", "stacking": stacking}
+        stacked = "stack" in panel
+        defaults |= {} if "signed" in panel else {"min": 0}
+        defaults["custom"] = {
+            "drawStyle": "line",
+            "lineInterpolation": "stepAfter" if "states" in panel else "linear",
+            "lineWidth": 1 if stacked else 2,
+            "fillOpacity": 40 if stacked else 0,
+            "showPoints": "never",
+            "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
+        }
     options: dict[str, Any] = {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "background", "graphMode": "none"}
     return {
         "id": number,
@@ -31,13 +46,31 @@ def drawn(number: int, panel: dict[str, Any], language: str, place: dict[str, in
         "type": "stat" if stat else "timeseries",
         "datasource": SOURCE,
         "gridPos": place,
-        "fieldConfig": {"defaults": defaults, "overrides": []},
+        "fieldConfig": {"defaults": defaults, "overrides": [] if stat else overrides(panel)},
         "options": options if stat else {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi", "sort": "desc"}},
         "targets": [
-            {"refId": chr(65 + n), "datasource": SOURCE, "expr": query["expr"], "legendFormat": query.get("legend", "")}
-            for n, query in enumerate(panel["queries"])
+            {"refId": chr(65 + n), "datasource": SOURCE, "expr": query["expr"], "legendFormat": legend}
+            for n, (query, legend) in enumerate(zip(panel["queries"], legends, strict=True))
         ],
     }
+
+
+def overrides(panel: dict[str, Any]) -> list[dict[str, Any]]:
+    """Colours of the words that have one, and the right axis of queries that measure something else."""
+    colors = [
+        {"matcher": {"id": "byName", "options": name}, "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": color}}]}
+        for name, color in COLORS.items()
+        if any(query.get("legend") in ("{{state}}", "{{result}}", "{{status}}") for query in panel["queries"])
+    ]
+    axes = [
+        {
+            "matcher": {"id": "byFrameRefID", "options": chr(65 + n)},
+            "properties": [{"id": "unit", "value": query["right"]}, {"id": "custom.axisPlacement", "value": "right"}],
+        }
+        for n, query in enumerate(panel["queries"])
+        if "right" in query
+    ]
+    return colors + axes
 
 
 def panels(language: str) -> list[dict[str, Any]]:

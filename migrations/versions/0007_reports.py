@@ -218,6 +218,7 @@ def upgrade() -> None:
         sa.CheckConstraint("state IN ('running', 'done', 'cancelled', 'failed')", name=op.f("ck_message_bulk_state")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_message_bulk")),
     )
+    op.create_index("ix_message_bulk_running", "message_bulk", ["worked_at", "id"], postgresql_where=sa.text("state = 'running'"))
     op.create_table(
         "message_bulk_mark",
         sa.Column("bulk_id", sa.Uuid(), nullable=False),

@@ -76,7 +76,7 @@ async def test_event_whose_words_are_mended_is_planned_again(database, api, plan
     decisions = (await api.get(f"/events/{failed}")).json()["decisions"]
     assert [decision["outcome"] for decision in decisions] == ["planned", "skipped"]
     record = await one(database, "SELECT action, changes FROM audit_record")
-    assert (record.action, record.changes) == ("event.replan", {"state": ["planned", "pending"], "reasons": [["render_failed"], []]})
+    assert (record.action, record.changes) == ("event.replan", {"state": ["planned", "pending"], "reasons": [["no_contact", "render_failed"], []]})
 
 
 async def test_event_that_told_somebody_is_not_planned_again(database, api, planner):
