@@ -16,7 +16,7 @@ from app.children import Child, is_free
 from app.core.config import Settings
 from app.core.db import Database
 from app.core.logs import configure_logs
-from app.core.wakeups import BOUNCES, CRON, MAIL, PLAN, REPORTS, SCAN, SIMULATIONS, WEBHOOKS, Wakeups
+from app.core.wakeups import BOUNCES, PLAN, QUEUES, Wakeups
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.process import Lifeline, ServerError
 from app.embedded.redis import EmbeddedRedis
@@ -144,7 +144,7 @@ class LocalRun:
     def _start_processes(self) -> None:
         self._start("serve", ["serve", "--host", self.settings.http_host, "--port", str(self.settings.http_port)])
         self._start_worker(PLAN)
-        self._start_worker(MAIL, CRON, SCAN, REPORTS, WEBHOOKS, SIMULATIONS, *((BOUNCES,) if self.settings.bounce_endpoint is not None else ()))
+        self._start_worker(*(queue for queue in QUEUES if queue != PLAN), *((BOUNCES,) if self.settings.bounce_endpoint is not None else ()))
 
     def _start_worker(self, *queues: str) -> Child:
         port = self._free_metrics_port()

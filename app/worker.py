@@ -45,7 +45,7 @@ from app.core.key_limits import OldUsage
 from app.core.metrics_port import MetricsPort, ProcessHealth
 from app.core.pulse import Pulse
 from app.core.secrets import SecretBox
-from app.core.wakeups import BOUNCES, CRON, MAIL, PLAN, REPORTS, SCAN, SIMULATIONS, WEBHOOKS, Wakeups, bind_queue, pack, redis_settings, unpack
+from app.core.wakeups import BOUNCES, CRON, MAIL, PLAN, QUEUES, REPORTS, SCAN, SIMULATIONS, WEBHOOKS, Wakeups, bind_queue, pack, redis_settings, unpack
 from app.core.watchdog import keep_watchdog
 from app.desk.appraise import Appraiser
 from app.forecasts.forget import OldScans
@@ -396,7 +396,7 @@ async def run_worker(settings: Settings, queues: list[str], metrics_port: int | 
         port = await metrics_server.start(metrics_port)
         pulse.start()
         await start_series(office, all_gateways=everything or CRON in queues)
-        for queue in queues or (PLAN, MAIL, CRON, SCAN, REPORTS, WEBHOOKS, SIMULATIONS, *((BOUNCES,) if settings.bounce_endpoint is not None else ())):
+        for queue in queues or (*QUEUES, *((BOUNCES,) if settings.bounce_endpoint is not None else ())):
             office.open(queue)
         listener = asyncio.create_task(office.wakeups.listen(office.poke))
         watchdog = asyncio.create_task(keep_watchdog(lambda: office.health().is_alive))

@@ -15,13 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import metrics
 from app.core.db import Database
-from app.core.wakeups import BOUNCES, CRON, FAULTS, MAIL, PLAN, REPORTS, SCAN, SIMULATIONS, WEBHOOKS, connect
+from app.core.wakeups import BOUNCES, FAULTS, QUEUES, connect
 
 log = structlog.get_logger()
 
 EVERY = 10.0  # seconds between two looks
 PATIENCE = 3.0  # seconds after which what has not answered counts as away
-ALWAYS = (PLAN, MAIL, CRON, SCAN, REPORTS, WEBHOOKS, SIMULATIONS)  # what a worker without --queue serves, beside the binds
 
 CLOCK = sa.text("SELECT extract(epoch FROM clock_timestamp())")
 WORKERS = sa.text("SELECT queues FROM worker_process WHERE seen_at > now() - interval '60 seconds'")
@@ -83,7 +82,7 @@ class Pulse:
                     self._redis = await connect(self._redis_url)
                 await self._redis.ping()
                 if self._queues:
-                    for queue in ALWAYS:
+                    for queue in QUEUES:
                         metrics.WAKEUPS_WAITING.labels(queue).set(await self._redis.zcard(f"vestnik:{queue}"))
             metrics.REDIS_UP.set(1)
         except Exception as error:
@@ -100,10 +99,10 @@ class Pulse:
 
 async def see_workers(session: AsyncSession) -> None:
     """How many processes serve each queue. A bind's own queue counts as `smpp`: binds have metrics of their own."""
-    alive = Counter(dict.fromkeys(ALWAYS, 0))
+    alive = Counter(dict.fromkeys(QUEUES, 0))
     for (queues,) in await session.execute(WORKERS):
-        served = set(ALWAYS if queues == "all" else (queue.partition(":")[0] for queue in queues.split(",")))
-        alive.update(served & {*ALWAYS, BOUNCES, "smpp"})
+        served = set(QUEUES if queues == "all" else (queue.partition(":")[0] for queue in queues.split(",")))
+        alive.update(served & {*QUEUES, BOUNCES, "smpp"})
     for queue, number in alive.items():
         metrics.WORKERS.labels(queue).set(number)
     for (queue,) in set(metrics.WORKERS._metrics) - {(queue,) for queue in alive}:  # noqa: SLF001 - the series that it has

@@ -23,9 +23,8 @@ log = structlog.get_logger()
 CHANNEL = "vestnik:wake"
 BUCKET = 0.2  # seconds: the trailing edge
 PAUSE = 0.02  # seconds between two notices of one process
-PLAN, MAIL, CRON, SCAN, BOUNCES, REPORTS = "plan", "mail", "cron", "scan", "bounces", "reports"
-SIMULATIONS = "simulated"
-WEBHOOKS = "webhooks"
+PLAN, MAIL, CRON, SCAN, BOUNCES, REPORTS, WEBHOOKS, SIMULATIONS = "plan", "mail", "cron", "scan", "bounces", "reports", "webhooks", "simulated"
+QUEUES = (PLAN, MAIL, CRON, SCAN, REPORTS, WEBHOOKS, SIMULATIONS)  # of every installation; bounces where they are listened for, and one for each bind
 FAULTS = (RedisError, OSError, asyncio.TimeoutError)
 
 

@@ -13,12 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.clock import now
 from app.core.config import Settings
 from app.core.ids import first_id_at
+from app.core.wakeups import QUEUES
 from app.desk.findings import Finding
 from app.forecasts.find import TYPES
 
 LAGS, STANDS = timedelta(minutes=2), timedelta(minutes=15)  # work that has waited that long is late; and nobody does it
 SCANNED_WITHIN = timedelta(hours=26)  # a scan is asked for once a day in every zone
-NEEDED = ("plan", "mail", "cron", "scan", "reports", "webhooks", "simulations")
 
 ALIVE = sa.text("SELECT queues, host FROM worker_process WHERE seen_at > now() - interval '1 minute'")
 WAITING = sa.text("SELECT count(*) FILTER (WHERE event_id < :late) AS late, count(*) FILTER (WHERE event_id < :stuck) AS stuck FROM event_waiting")
@@ -57,7 +57,7 @@ async def look_at_processes(session: AsyncSession, settings: Settings) -> list[F
     """A process for each queue. The binds say for themselves whether somebody holds them."""
     alive: Sequence[Any] = (await session.execute(ALIVE)).all()
     held = {queue for row in alive for queue in row.queues.split(",")}
-    needed = (*NEEDED, *(("bounces",) if settings.bounce_endpoint is not None else ()))
+    needed = (*QUEUES, *(("bounces",) if settings.bounce_endpoint is not None else ()))
     found = [Finding("processes", "processes_ok", {"number": len(alive), "hosts": len({row.host for row in alive})})] if alive else []
     if "all" in held:
         return found

@@ -451,7 +451,7 @@ async def test_webhooks_that_nobody_takes(database, settings):
 
 
 async def test_bounces_are_to_be_taken_and_nobody_takes_them(database, settings):
-    await a_process(database, "plan,mail,cron,scan,reports,webhooks,simulations")
+    await a_process(database, "plan,mail,cron,scan,reports,webhooks,simulated")
 
     assert "queue_without_worker" not in await found(settings)
     assert (await found(settings, bounce_listen="127.0.0.1:2526"))["queue_without_worker"] == {"queue": "bounces"}

@@ -11,8 +11,8 @@ import yaml
 
 from app.cli import cli
 from app.commands.processes import QUEUE
-from app.core import wakeups
 from app.core.config import Settings
+from app.core.wakeups import QUEUES
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "deploy/helm/vestnik"
@@ -162,10 +162,6 @@ def test_chart_defines_what_it_includes_and_ends_what_it_begins():
 
 def test_chart_has_a_worker_for_every_queue_that_everybody_needs():
     values = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
-    worker = (ROOT / "app/worker.py").read_text("utf-8")
 
-    (all_of_them,) = re.findall(r"for queue in queues or \(([A-Z, ]+),", worker)
-    queues = {getattr(wakeups, name.strip()) for name in all_of_them.split(",") if name.strip()}
-    assert {"plan", "mail", "cron", "scan"} <= queues
-    assert values["workers"].keys() == queues
-    assert [queue for queue in queues if not QUEUE.fullmatch(queue)] == []
+    assert values["workers"].keys() == set(QUEUES)
+    assert [queue for queue in QUEUES if not QUEUE.fullmatch(queue)] == []
