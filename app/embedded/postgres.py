@@ -35,7 +35,14 @@ SETTINGS = {
     "timezone": "UTC",
 }
 # For tests alone: a data directory that is thrown away need not survive a power cut.
-THROWAWAY_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "wal_compression": "off"}
+THROWAWAY_SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "wal_compression": "off",
+    "max_wal_size": "256MB",
+    "min_wal_size": "80MB",
+}
 
 START_WITHIN = 120.0  # seconds: recovery after a crash replays up to max_wal_size
 STOP_WITHIN = 4.0  # seconds of fast shutdown; then immediate, and the next start recovers
