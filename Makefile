@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet
 
-.PHONY: help setup run demo test check bench soak openapi metrics-docs dashboard alerts-test letters-pictures helm-check lock clean
+.PHONY: help setup run demo test check bench soak openapi metrics-docs dashboard dashboard-picture alerts-test letters-pictures helm-check lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -45,6 +45,11 @@ metrics-docs: $(STAMP) ## write docs/metrics.md and docs/ru/metrics.md from the 
 
 dashboard: $(STAMP) ## write the Grafana dashboards from deploy/grafana/panels.yml
 	@$(BIN)/python deploy/grafana/dashboard.py
+
+dashboard-picture: $(STAMP) ## draw the English dashboard with the data of a Prometheus (needs npm and Chromium; deploy/grafana/look/README.md)
+	@cd deploy/grafana/look && npm install --silent && node look.mjs
+	@$(BIN)/python -c 'import sys; from PIL import Image; Image.open(sys.argv[1]).convert("RGB").quantize(256, dither=0).save(sys.argv[1], optimize=True)' \
+		"$${LOOK_PICTURE:-docs/pictures/dashboard-$${LOOK_LANGUAGE:-en}.png}"
 
 alerts-test: ## check the alert rules, and that each fires and is quiet when it should (needs promtool: Debian's package prometheus; PROMTOOL=/path/to/it)
 	@cd deploy/prometheus && "$${PROMTOOL:-promtool}" check rules alerts.yml && "$${PROMTOOL:-promtool}" test rules alerts_test.yml

@@ -51,8 +51,8 @@ SCAN_SUCCESS = Gauge("vestnik_scan_last_success_timestamp_seconds", "When the la
 SCAN_SLICES = Gauge("vestnik_scan_slices", "Slices of the scans at work, in the phase that they are in", ["kind", "state"])
 
 # --- what follows: reports, webhooks, audit, retention ---
-REPORT_DELTAS_WAITING = Gauge("vestnik_report_deltas_waiting", "Changes that the reports have not counted in yet")
-REPORT_FOLD_SUCCESS = Gauge("vestnik_report_fold_last_success_timestamp_seconds", "When changes were last counted into the reports, or none were waiting")
+REPORT_DELTAS_WAITING = Gauge("vestnik_report_deltas_waiting", "Changes that are not folded into the cells of reports yet; reports count them all the same")
+REPORT_FOLD_SUCCESS = Gauge("vestnik_report_fold_last_success_timestamp_seconds", "When changes were last folded into the cells of reports, or none were waiting")
 WEBHOOK_DELIVERIES = Counter("vestnik_webhook_deliveries", "Attempts at webhooks by what came of them", ["result"])
 WEBHOOK_BACKLOG = Gauge("vestnik_webhook_backlog", "Webhooks that wait for their first or next attempt")
 WEBHOOK_OLDEST = Gauge("vestnik_webhook_oldest_seconds", "Age of the oldest webhook that is due")
@@ -79,6 +79,7 @@ SWEEPER_QUEUES = ("mail", "smpp", "scan", "webhooks")
 RECEIPT_RESULTS = ("matched", "duplicate", "parked", "quarantined", "unmatched", "no_receipt", "unknown_word")
 INBOUND_ACTIONS = ("stop", "start", "kept", "incomplete", "repeated")
 BOUNCE_KINDS = ("hard", "soft", "complaint", "delayed", "delivered", "unknown", "repeated")
+SCAN_KINDS = ("exhaustion", "threshold", "upcoming")
 WEBHOOK_RESULTS = ("delivered", "failed", "gone", "refused")
 # What alerts and shares are made of. All states of all types would be thousands of series, most of them 0 for ever.
 ENDS = ("accepted", "delivered", "undelivered", "expired", "failed", "unknown")
@@ -95,6 +96,9 @@ def start_at_zero(*, gateways: Mapping[str, str], types: Iterable[str]) -> None:
         BOUNCES.labels(kind)
     for result in WEBHOOK_RESULTS:
         WEBHOOK_DELIVERIES.labels(result)
+    for kind in SCAN_KINDS:
+        SCAN_SECONDS.labels(kind)
+        SCAN_HITS.labels(kind)
     for queue in SWEEPER_QUEUES:
         SWEEPER_FOUND.labels(queue)
     for reason in PLAN_REASONS:

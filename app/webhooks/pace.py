@@ -74,9 +74,13 @@ def next_attempt(attempts: int, queued_at: datetime, tried: Tried) -> datetime |
 
 
 def after(health: Health, tried: Tried) -> Health:
-    """How the endpoint does after this attempt. One that succeeds ends a bad spell; five failures in a row, or a Retry-After, give it a rest."""
+    """How the endpoint does after this attempt. One that succeeds ends a bad spell; five failures in a row, or a Retry-After, give it a rest.
+
+    What was under way when a rest began says nothing new: eight connections that fail at once are one trouble, and not eight."""
     if tried.verdict == "delivered":
         return Health()
+    if health.is_failing and health.rests(tried.at):
+        return replace(health, rests_until=max(health.rests_until or tried.at, tried.at + (tried.retry_after or timedelta())), last_error=tried.error)
     failures = health.failures + 1
     rest = timedelta()
     if failures >= TRIPS_AT:

@@ -12,7 +12,7 @@ ROWS: list[dict[str, Any]] = yaml.safe_load((HERE / "panels.yml").read_text("utf
 SOURCE = {"type": "prometheus", "uid": "${source}"}
 # One word, one colour, in every panel whose lines are states or results; other lines are coloured by Grafana.
 COLORS = {
-    "delivered": "green", "accepted": "blue", "queued": "text", "undelivered": "orange", "expired": "yellow", "failed": "red", "unknown": "purple",
+    "delivered": "green", "accepted": "blue", "queued": "#8e8e8e", "undelivered": "orange", "expired": "yellow", "failed": "red", "unknown": "purple",
     "matched": "green", "2xx": "green", "4xx": "orange", "5xx": "red", "rejected": "orange",
 }  # fmt: skip
 

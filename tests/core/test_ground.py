@@ -27,6 +27,7 @@ from app.core.logs import mask_address
 from app.core.page import PageQuery, encode_cursor
 from app.core.preconditions import etag, require_match
 from app.core.secrets import SecretBox
+from app.forecasts.models import KINDS
 
 
 def test_ids_sort_by_the_time_they_were_made():
@@ -184,6 +185,10 @@ def test_known_series_start_at_zero():
     text = metrics_text()
     assert 'vestnik_events_total{result="accepted",type="test.type"} 0.0' in text
     assert 'vestnik_receipts_total{gateway="test-gateway",result="parked"} 0.0' in text
+    assert set(metrics.SCAN_KINDS) == set(KINDS)
+    for kind in KINDS:
+        assert re.search(rf'vestnik_scan_hits_total{{kind="{kind}"}} ', text), "the first scan of a process would be no increase"
+        assert re.search(rf'vestnik_scan_seconds_count{{kind="{kind}"}} ', text)
 
 
 def metrics_text():

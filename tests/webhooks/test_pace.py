@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.webhooks.pace import DISABLE_AFTER, GIVE_UP_AFTER, LONGEST_REST, TRIPS_AT, Health, Tried, after, next_attempt, retry_after
+from app.webhooks.pace import DISABLE_AFTER, GIVE_UP_AFTER, LONGEST_REST, SHORTEST_REST, TRIPS_AT, Health, Tried, after, next_attempt, retry_after
 
 AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -40,18 +40,30 @@ def test_next_attempt_is_never_past_the_two_days_and_never_before_what_was_asked
 
 
 def test_endpoint_rests_after_five_failures_and_ever_longer():
-    health, rests = Health(), []
-    for number in range(40):
-        health = after(health, failed(AT + number * SECOND))
-        rests.append(health.rests_until - AT - number * SECOND if health.rests_until else None)
+    health, rests, moment = Health(), [], AT
+    for _ in range(40):
+        moment = max(moment + SECOND, health.rests_until or AT)
+        health = after(health, failed(moment))
+        rests.append(health.rests_until - moment if health.rests_until else None)
 
     assert rests[: TRIPS_AT - 1] == [None] * (TRIPS_AT - 1)
-    assert all(rests[TRIPS_AT - 1 :])
-    assert max(rests[TRIPS_AT - 1 :]) <= LONGEST_REST * 1.1 + 40 * SECOND
-    assert health.failing_since == AT
+    assert rests[TRIPS_AT - 1] <= SHORTEST_REST * 1.1
+    assert rests[TRIPS_AT] > rests[TRIPS_AT - 1]
+    assert max(rests[TRIPS_AT - 1 :]) <= LONGEST_REST * 1.1
+    assert health.failing_since == AT + SECOND
     assert not health.is_given_up(AT + DISABLE_AFTER)
-    assert health.is_given_up(AT + DISABLE_AFTER + SECOND)
+    assert health.is_given_up(AT + DISABLE_AFTER + 2 * SECOND)
     assert after(health, Tried("delivered", AT, 5, 204)) == Health()
+
+
+def test_connections_that_fail_at_once_are_one_trouble():
+    health = Health()
+    for _ in range(16):
+        health = after(health, failed(AT))
+
+    assert health.failures == TRIPS_AT
+    assert health.rests_until - AT <= SHORTEST_REST * 1.1
+    assert after(health, failed(AT + SECOND, retry_after=60 * SECOND)).rests_until == AT + 61 * SECOND, "what it asks for is heard all the same"
 
 
 @pytest.mark.parametrize(

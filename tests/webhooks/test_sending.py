@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
+from app.core import metrics
 from app.core.clock import now
 from app.core.secrets import SecretBox
 from app.webhooks import attempt as attempting
@@ -244,9 +245,11 @@ async def test_worker_that_dies_with_it_in_hand_leaves_it_to_the_next_one(databa
     await dying.close()
     await one_look(database, settings)
     assert len(far.received) == 1
+    found = metrics.SWEEPER_FOUND.labels("webhooks")._value.get()
 
     await run(database, "UPDATE webhook_delivery SET due_at = now() - interval '1 second'")
     assert await Keeping(database, settings).round()
+    assert metrics.SWEEPER_FOUND.labels("webhooks")._value.get() == found + 1
     await one_look(database, settings)
 
     assert [received.id for received in far.received] == [far.received[0].id] * 2
