@@ -29,7 +29,7 @@ SELECT id FROM account WHERE id = ANY(ARRAY(SELECT DISTINCT account_id FROM mess
 # By the accounts' own messages, each account's once, and only from the first one of its chains on. LATERAL .. OFFSET 0: as in `follow`.
 COPIES = sa.text("""
 SELECT c.id, c.resend_of, c.state FROM (
-    SELECT r.account_id, min(v.since) AS since FROM unnest(CAST(:roots AS uuid[]), CAST(:since AS uuid[])) AS v(id, since)
+    SELECT r.account_id, CAST(min(CAST(v.since AS text)) AS uuid) AS since FROM unnest(CAST(:roots AS uuid[]), CAST(:since AS uuid[])) AS v(id, since)
     CROSS JOIN LATERAL (SELECT m.account_id FROM message m WHERE m.id = v.id OFFSET 0) r GROUP BY 1
 ) a CROSS JOIN LATERAL (
     SELECT m.id, m.resend_of, coalesce((SELECT o.state FROM outbox o WHERE o.message_id = m.id), m.state) AS state

@@ -13,7 +13,8 @@ from app.catalogue.registry import Catalogue
 from app.core import metrics
 from app.core.db import Database
 from app.core.metrics_port import MetricsPort
-from app.core.pulse import ALWAYS, Pulse, see_workers
+from app.core.pulse import Pulse, see_workers
+from app.core.wakeups import QUEUES
 from app.main import see_types
 from tests.builders.messages import run
 
@@ -48,7 +49,7 @@ async def test_process_on_firm_ground_says_so(looking):
     assert math.fabs(shown("vestnik_clock_skew_seconds")[()]) < 60
     assert shown("vestnik_database_connections")[("idle",)] == 1
     assert shown("vestnik_database_connections_most") == {(): 20}
-    assert shown("vestnik_wakeups_waiting").keys() == {(queue,) for queue in ALWAYS}
+    assert shown("vestnik_wakeups_waiting").keys() == {(queue,) for queue in QUEUES}
 
 
 async def test_clock_that_is_ahead_of_the_databases_is_seen(looking, monkeypatch):
@@ -113,7 +114,7 @@ async def test_workers_that_live_are_counted_by_queue(database, looking):
     await looking(see_workers).look()
     seen = shown("vestnik_workers")
     assert {queue for (queue,), number in seen.items() if number == 2} == {"plan", "mail", "cron", "smpp"}
-    assert {queue for (queue,), number in seen.items() if number == 1} == set(ALWAYS) - {"plan", "mail", "cron"}
+    assert {queue for (queue,), number in seen.items() if number == 1} == set(QUEUES) - {"plan", "mail", "cron"}
 
     await run(database, "DELETE FROM worker_process")
     await looking(see_workers).look()

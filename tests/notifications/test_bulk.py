@@ -340,7 +340,7 @@ async def test_erasure_of_the_account_waits_for_the_copy_and_takes_it_along(data
 
 async def test_suppressed_addresses_are_left_out(database, api, bulks, past, gateway):
     await past.message(address="+79160000001")
-    await api.put("/suppressions/sms/+79160000001", json={"reason": "manual"})
+    assert (await api.post("/suppressions", json={"channel": "sms", "address": "+79160000001", "reason": "operator"})).is_success
 
     done = await worked(api, bulks, await ask(api, "resend"))
 
