@@ -28,13 +28,13 @@ def recount(
     if days[1] < days[0]:
         raise BadInput("--to is the last day: it may not be before --from")
     found = run(differences(*days, repair=repair))
-    if found["first"] is None:
+    if found["first"] is None and not found["lines"]:
         typer.echo("no records are left of these days: what the reports say of them stands")
         return
     for line in found["lines"][:MOST]:
         named = " ".join(f"{name}={value}" for name, value in line._asdict().items() if value is not None and name not in ("messages", "parts", "cost"))
         typer.echo(f"{named}: messages {line.messages:+d}, parts {line.parts:+d}, cost {line.cost:+f}")
-    said = f"from {found['first']} to {days[1]}: {len(found['lines'])} differences"
+    said = f"from {found['first'] or days[0]} to {days[1]}: {len(found['lines'])} differences"
     if found["lines"] and not repair:
         raise Failed(f"{said}; --repair makes the reports say what the messages say")
     typer.echo(f"{said}, repaired" if found["lines"] else f"{said}: the reports say what the messages say")

@@ -52,7 +52,9 @@ SCAN_SLICES = Gauge("vestnik_scan_slices", "Slices of the scans at work, in the 
 
 # --- what follows: reports, webhooks, audit, retention ---
 REPORT_DELTAS_WAITING = Gauge("vestnik_report_deltas_waiting", "Changes that are not folded into the cells of reports yet; reports count them all the same")
-REPORT_FOLD_SUCCESS = Gauge("vestnik_report_fold_last_success_timestamp_seconds", "When changes were last folded into the cells of reports, or none were waiting")
+REPORT_FOLD_SUCCESS = Gauge(
+    "vestnik_report_fold_last_success_timestamp_seconds", "When changes were last folded into the cells of reports, or none were waiting"
+)
 WEBHOOK_DELIVERIES = Counter("vestnik_webhook_deliveries", "Attempts at webhooks by what came of them", ["result"])
 WEBHOOK_BACKLOG = Gauge("vestnik_webhook_backlog", "Webhooks that wait for their first or next attempt")
 WEBHOOK_OLDEST = Gauge("vestnik_webhook_oldest_seconds", "Age of the oldest webhook that is due")

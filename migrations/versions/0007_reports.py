@@ -144,6 +144,7 @@ def upgrade() -> None:
         "report_day_zone",
         sa.Column("id", sa.SmallInteger(), nullable=False),
         sa.Column("zone", sa.String(length=64), nullable=False),
+        sa.Column("next_day", sa.Date(), nullable=True),
         sa.CheckConstraint("id = 1", name=op.f("ck_report_day_zone_one_row")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_report_day_zone")),
     )

@@ -17,6 +17,7 @@ from tests.builders.messages import rows
 
 ZONE = "Europe/Moscow"
 EVERYTHING = tuple(group for group in GROUPS if group != "day")
+EVERY_DAY = tuple(group for group in GROUPS if group != "hour")  # the same by days
 Key = tuple[Any, ...]
 
 
@@ -60,6 +61,14 @@ async def counted(database: Database, zone: str = ZONE) -> dict[Key, Counts]:
         times = Counter([bucket_of((row.updated_at - row.not_before).total_seconds())] if state == "delivered" else [])
         sms_parts = parts if row.channel == "sms" else 0
         found[key].add(Counts(1, sms_parts, parts * (row.price or Decimal(0)), int(state == "delivered"), int(is_known), times))
+    return dict(found)
+
+
+def by_days(by_hours: dict[Key, Counts]) -> dict[Key, Counts]:
+    """What a report by everything ought to say when it is by days."""
+    found: dict[Key, Counts] = defaultdict(Counts)
+    for (hour, *key), counts in by_hours.items():
+        found[hour.date(), *key].add(counts)
     return dict(found)
 
 

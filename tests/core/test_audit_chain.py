@@ -3,6 +3,7 @@ import asyncio
 import pytest
 import sqlalchemy as sa
 
+from app.core import metrics
 from app.core.audit import record
 from app.core.audit_chain import Head, Seal, verify
 from app.core.models import AuditRecord, AuditSeal
@@ -188,3 +189,15 @@ async def test_seals_can_neither_be_changed_nor_deleted(database):
         with pytest.raises(sa.exc.DBAPIError, match="only ever added"):
             async with database.transaction() as session:
                 await session.execute(sa.text(statement))
+
+
+async def test_records_that_wait_for_the_seal_are_shown(database):
+    seal = Seal(database)
+    await written(database, "a", "b")
+
+    await seal.look()
+    assert metrics.AUDIT_UNSEALED._value.get() == 2
+
+    await seal.run()
+    await seal.look()
+    assert metrics.AUDIT_UNSEALED._value.get() == 0

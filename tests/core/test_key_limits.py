@@ -6,13 +6,14 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
+from app.core import metrics
 from app.core.auth import Allowance, anybody_names_a_peer
 from app.core.errors import TooMany
-from app.core.key_limits import KeyLimits
+from app.core.key_limits import KeyLimits, OldUsage
 from app.core.limits import Limits
 from tests.builders.accounts import an_account
 from tests.builders.events import a_payment
-from tests.builders.messages import one
+from tests.builders.messages import one, rows, run
 
 NOWHERE = "unix:///nowhere/redis.sock"
 NOON = datetime(2026, 6, 10, 9, 0, tzinfo=UTC)
@@ -220,3 +221,25 @@ async def test_changed_limits_hold_at_once(api, as_role):
     assert (await api.put("/keys/nobody00/limits", json={})).status_code == 404
     (record,) = (await api.get("/audit", params={"action": "key.limits"})).json()["items"]
     assert record["changes"] == {"daily_quota": [1, None]}
+
+
+async def test_requests_that_a_key_may_not_ask_are_counted_for_its_rate_and_for_its_day(database, settings):
+    limits = KeyLimits(database, Limits(NOWHERE, "x"), settings.timezone, lambda: NOON)
+    before = metrics.KEY_QUOTA_REFUSED._value.get()
+
+    assert await admitted(limits, Allowance("r", 0.1, 2, None), 5) == 2
+    assert metrics.KEY_QUOTA_REFUSED._value.get() == before + 3
+
+    assert await admitted(limits, Allowance("q", None, None, 4), 5) == 4
+    assert metrics.KEY_QUOTA_REFUSED._value.get() == before + 4
+
+
+async def test_days_that_are_over_are_forgotten_and_the_last_ones_kept(database, settings):
+    day = datetime.now(UTC).date()
+    for ago in (0, 1, 6, 8, 400):
+        await run(database, "INSERT INTO key_usage (key_id, day, used) VALUES ('k', :day, 5)", day=day - timedelta(days=ago))
+    usage = OldUsage(database)
+
+    await usage.forget()
+
+    assert [(day - row.day).days for row in await rows(database, "SELECT day FROM key_usage ORDER BY day DESC")] == [0, 1, 6]

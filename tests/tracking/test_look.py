@@ -5,6 +5,7 @@ import pytest
 from app.core import metrics
 from app.core.wakeups import Wakeups
 from app.tracking import sweeps
+from app.tracking.reports.cells import ALONE, Folding
 from app.tracking.sweeps import Sweeper
 from tests.builders.accounts import an_account
 from tests.builders.events import a_waiting_event
@@ -82,3 +83,27 @@ async def test_queue_that_takes_long_to_count_is_counted_more_seldom(database, s
 
     assert metrics.QUEUE_MESSAGES.labels("heavy", "queued")._value.get() == 1
     assert metrics.EVENTS_WAITING._value.get() == 0  # and the rest of the look is done all the same
+
+
+async def test_changes_that_the_reports_have_not_counted_in_are_shown_and_when_they_last_were(database):
+    folding = Folding(database, "Europe/Moscow")
+    metrics.REPORT_FOLD_SUCCESS.set(0)
+    await a_message(database)
+
+    await folding.look()
+    assert (metrics.REPORT_DELTAS_WAITING._value.get(), metrics.REPORT_FOLD_SUCCESS._value.get()) == (1, 0)
+
+    await folding.fold()
+    await folding.look()
+    assert metrics.REPORT_DELTAS_WAITING._value.get() == 0
+    assert metrics.REPORT_FOLD_SUCCESS._value.get() > 1_700_000_000
+
+
+async def test_folding_that_another_process_is_at_is_no_success_of_ours(database):
+    metrics.REPORT_FOLD_SUCCESS.set(0)
+    async with database.transaction() as session:
+        await session.execute(ALONE)
+
+        assert await Folding(database, "Europe/Moscow").fold() == 0
+
+    assert metrics.REPORT_FOLD_SUCCESS._value.get() == 0

@@ -6,7 +6,6 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
-import sqlalchemy as sa
 
 from app.core.clock import now
 from app.core.ids import first_id_at
@@ -135,6 +134,74 @@ async def test_recount_names_what_differs_and_repairs_it(database):
     assert [counts.messages for counts in (await told(database)).values()] == [1]
 
 
+async def test_recount_names_a_day_that_is_not_its_hours_and_sums_it_anew(database):
+    await a_message(database, ended="accepted")
+    await fold(database)
+    await run(database, "UPDATE report_day SET messages = messages + 3")
+
+    assert [line.messages for line in await lines(database)] == [-3]
+    async with database.transaction() as session:
+        assert await repair(session, today()) == 0
+
+    assert await lines(database) == []
+    assert [counts.messages for counts in (await told(database, ("day",))).values()] == [1]
+
+
+async def test_recount_mends_days_that_have_no_records_any_more_too(database):
+    """Their hours are still there."""
+    period = Period(dt.date(2026, 3, 1), dt.date(2026, 3, 31), ZONE)
+    for day in (10, 11):
+        await a_message(database, id=first_id_at(dt.datetime(2026, 3, day, 12, tzinfo=dt.UTC)))
+    await fold(database)
+    await run(database, "DELETE FROM message")
+    await run(database, "DELETE FROM report_day WHERE day = '2026-03-10'")
+
+    assert [(line.slot, line.messages) for line in await lines(database, period)] == [(dt.date(2026, 3, 10), 1)]
+    async with database.transaction() as session:
+        assert await repair(session, period) == 0
+
+    assert await lines(database, period) == []
+    assert [counts.messages for counts in (await told(database, ("day",), period)).values()] == [1, 1]
+
+
+async def test_repair_mends_hours_and_days_that_are_wrong_at_once(database):
+    await a_message(database, ended="accepted")
+    await fold(database)
+    await run(database, "UPDATE report_cell SET messages = messages + 2")
+    await run(database, "UPDATE report_day SET messages = messages + 3")
+
+    async with database.transaction() as session:
+        assert await repair(session, today()) == 1
+
+    for _ in range(2):
+        assert [[counts.messages for counts in (await told(database, groups)).values()] for groups in (("day",), ("hour",))] == [[1], [1]]
+        assert await lines(database) == []
+        await fold(database)
+
+
+async def test_recount_mends_hours_that_began_at_another_minute_on_the_clock_before(database):
+    """Midnight of Kathmandu is at 18:15 UTC: in the middle of an hour of Moscow."""
+    for minute in (5, 20, 25):
+        await a_message(database, id=first_id_at(dt.datetime(2026, 3, 10, 18, minute, tzinfo=dt.UTC)))
+    await fold(database)
+    zone = "Asia/Kathmandu"
+    period = Period(dt.date(2026, 3, 9), dt.date(2026, 3, 12), zone)
+    await fold(database, zone)
+
+    assert sum(line.messages for line in await lines(database, period)) == 0
+    async with database.transaction() as session:
+        assert await repair(session, period) == 2
+
+    for _ in range(2):
+        assert {str(key[0]): counts.messages for key, counts in (await told(database, ("day",), period)).items()} == {"2026-03-10": 1, "2026-03-11": 2}
+        assert [(key[0].isoformat(), counts.messages) for key, counts in (await told(database, ("hour",), period)).items()] == [
+            ("2026-03-10T23:00:00+05:45", 1),
+            ("2026-03-11T00:00:00+05:45", 2),
+        ]
+        assert await lines(database, period) == []
+        await fold(database, zone)
+
+
 async def test_days_whose_records_were_dropped_keep_what_was_counted(database):
     old = await a_message(database, id=first_id_at(now() - dt.timedelta(days=10)), ended="delivered")
     await a_message(database, ended="delivered")
@@ -147,94 +214,6 @@ async def test_days_whose_records_were_dropped_keep_what_was_counted(database):
     async with database.transaction() as session:
         await repair(session, period)
     assert [counts.messages for counts in (await told(database, (), period)).values()] == [2]
-
-
-async def days_of(database):
-    found = await rows(database, "SELECT c.day, sum(c.messages) AS messages FROM report_day c GROUP BY 1 ORDER BY 1")
-    return {row.day.isoformat(): int(row.messages) for row in found}
-
-
-@pytest.mark.parametrize(("day", "hours"), [(dt.date(2026, 3, 29), 23), (dt.date(2026, 10, 25), 25)], ids=["spring", "autumn"])
-async def test_day_of_23_or_25_hours_has_all_of_them(database, day, hours):
-    zone = "Europe/Berlin"
-    begins = dt.datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone)).astimezone(dt.UTC)
-    for hour in range(-1, hours + 1):
-        await a_message(database, id=first_id_at(begins + dt.timedelta(hours=hour, minutes=30)))
-
-    await fold(database, zone)
-
-    whole = Period(day - dt.timedelta(days=1), day + dt.timedelta(days=1), zone)
-    assert [counts.messages for counts in (await told(database, ("day",), whole)).values()] == [1, hours, 1]
-    assert len(await rows(database, "SELECT DISTINCT slot FROM report_cell")) == hours + 2
-    assert list((await days_of(database)).values()) == [1, hours, 1]
-    assert await lines(database, whole) == []
-
-
-async def test_days_are_summed_anew_for_another_clock_and_no_report_is_wrong_meanwhile(database):
-    late = dt.datetime(2026, 3, 10, 22, 30, tzinfo=dt.UTC)  # the next day already in Moscow
-    await a_message(database, id=first_id_at(late))
-    await fold(database)
-    assert await days_of(database) == {"2026-03-11": 1}
-    period = Period(dt.date(2026, 3, 10), dt.date(2026, 3, 11), "Europe/London")
-
-    before = await told(database, ("day",), period)  # by the hours: the days are Moscow's
-    whole = await told(database, (), period)
-    await Folding(database, "Europe/London").fold()
-    after = await told(database, ("day",), period)
-
-    assert [key[0] for key in before] == [dt.date(2026, 3, 10)]
-    assert (before, [counts.messages for counts in whole.values()]) == (after, [1])
-    assert await days_of(database) == {"2026-03-10": 1}
-
-
-async def test_day_is_the_sum_of_its_hours_and_what_is_folded_later(database):
-    message = await a_message(database, ended="accepted")
-    await fold(database)
-    await a_message(database, ended="accepted")
-    await run(database, "UPDATE message SET state = 'delivered' WHERE id = :id", id=message)
-
-    unfolded = await told(database, ("day", "state"))
-    await fold(database)
-
-    assert {key[1]: counts.messages for key, counts in unfolded.items()} == {"accepted": 1, "delivered": 1}
-    assert await told(database, ("day", "state")) == unfolded
-    assert await rows(database, "SELECT day FROM report_day WHERE messages = 0") == []
-
-
-async def test_reports_are_right_while_two_fold_and_others_write(database):
-    """Whoever asks sees one moment: each message once, in cells, days or deltas."""
-    wrong, done = [], asyncio.Event()
-
-    async def asking():
-        while not done.is_set():
-            for groups in (("day",), ("hour",)):
-                seen = sum(counts.messages for counts in (await told(database, groups)).values())
-                async with database.transaction() as session:
-                    there = len((await session.execute(sa.text("SELECT id FROM message"))).all())
-                if not there - 1 <= seen <= there:
-                    wrong.append((groups, seen, there))
-
-    asker = asyncio.create_task(asking())
-    for _ in range(20):
-        await a_message(database, ended="accepted")
-        await asyncio.gather(Folding(database, ZONE).fold(), Folding(database, ZONE).fold())
-    done.set()
-    await asker
-
-    assert wrong == []
-
-
-async def test_recount_names_a_day_that_is_not_its_hours_and_sums_it_anew(database):
-    await a_message(database, ended="accepted")
-    await fold(database)
-    await run(database, "UPDATE report_day SET messages = messages + 3")
-
-    assert [line.messages for line in await lines(database)] == [-3]
-    async with database.transaction() as session:
-        assert await repair(session, today()) == 0
-
-    assert await lines(database) == []
-    assert [counts.messages for counts in (await told(database, ("day",))).values()] == [1]
 
 
 async def test_operator_of_the_ranges_is_written_with_the_message(database, api):

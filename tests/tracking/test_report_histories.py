@@ -23,7 +23,7 @@ from app.tracking.reports.recount import recount
 from tests.builders.accounts import an_account
 from tests.builders.messages import a_message, claim, run, write
 from tests.builders.receipts import a_receipt, receive
-from tests.builders.reports import EVERYTHING, ZONE, counted, counted_parts, fold, today, told, told_parts
+from tests.builders.reports import EVERY_DAY, EVERYTHING, ZONE, by_days, counted, counted_parts, fold, today, told, told_parts
 
 STEPS = (
     "make",
@@ -160,9 +160,11 @@ async def test_reports_say_what_the_messages_say_after_any_history(database, set
     # Before and after: what is folded is counted as what is not.
     for _ in range(2):
         assert await told(database, EVERYTHING) == await counted(database)
+        assert await told(database, EVERY_DAY) == by_days(await counted(database))
         assert await told_parts(database, ("gateway", "sender", "operator")) == await counted_parts(database)
         async with database.transaction() as session:
             assert (await recount(session, today())).lines == []
         await fold(database)
-    assert (await history._rows("SELECT count(*) FROM report_cell WHERE messages = 0 AND parts = 0 AND cost = 0"))[0][0] == 0
-    assert (await history._rows("SELECT count(*) FROM report_cell WHERE messages < 0 OR parts < 0 OR cost < 0"))[0][0] == 0
+    for table in ("report_cell", "report_day"):
+        assert (await history._rows(f"SELECT count(*) FROM {table} WHERE messages = 0 AND parts = 0 AND cost = 0"))[0][0] == 0
+        assert (await history._rows(f"SELECT count(*) FROM {table} WHERE messages < 0 OR parts < 0 OR cost < 0"))[0][0] == 0

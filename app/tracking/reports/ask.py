@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.tracking.reports.dimensions import Period, Wanted, conditions
+from app.tracking.reports.days import WHOLE
+from app.tracking.reports.dimensions import TIMES, Period, Wanted, conditions
 from app.tracking.reports.times import percentile
 
 # `at` is the number of the day or hour: a search in an array costs a tenth of what cutting a moment in a zone does.
@@ -34,14 +35,17 @@ SELECT {columns} CAST(sum(messages) AS bigint) AS messages, CAST(sum(parts) AS b
        CAST(count(*) OVER () AS bigint) AS rows
 FROM by_bucket {grouped} HAVING sum(messages) <> 0 OR sum(parts) <> 0 OR sum(cost) <> 0 {ordered}
 """
-# Days are read where no hours are asked for. One statement decides, by its snapshot, whether they begin on this clock: after a change of
-# VESTNIK_TIMEZONE, and before the first folding, they do not, and the hours are read.
-DAYS = """
-    SELECT {day} AS at, {key_columns} k.state AS of_state, c.bucket, c.messages, c.parts, c.cost
+# Days are read where no hours are asked for. One statement decides, by its snapshot, whether they are whole on this clock: after a change of
+# VESTNIK_TIMEZONE, and before the first folding, they are not, and the hours are read.
+DAYS = f"""
+    SELECT {{day}} AS at, {{key_columns}} k.state AS of_state, c.bucket, c.messages, c.parts, c.cost
     FROM report_day c JOIN report_key k ON k.key = c.key
-    WHERE c.day >= :first AND c.day <= :last AND k.kind = :kind{of_keys} AND (SELECT zone FROM report_day_zone) = :zone
+    WHERE c.day >= :first AND c.day <= :last AND k.kind = :kind{{of_keys}} AND {WHOLE} = :zone
     UNION ALL"""
-UNLESS_DAYS = " AND (SELECT zone FROM report_day_zone) IS DISTINCT FROM :zone"
+UNLESS_DAYS = f" AND {WHOLE} IS DISTINCT FROM :zone"
+# 50,000 groups are added up and sorted without a temporary file.
+ROOM = sa.text("SELECT set_config('work_mem', '16MB', true)")
+BATCH = 500
 BACKFILLING = sa.text("SELECT at, until FROM report_backfill")
 
 
@@ -98,10 +102,8 @@ def statement(wanted: Wanted, kind: str = "message") -> tuple[sa.TextClause, dic
     """The query of a report, and its parameters. Names in it come from our own tables alone."""
     grain, columns = wanted.grain, wanted.columns
     local = "width_bucket({0}, CAST(:starts AS timestamptz[]))" if grain else "0"
-    plain = [column for column in columns if column not in ("day", "hour")]
-    # Both: the day is cut from the hour when the line is read.
-    grouped = ["at" if column in ("day", "hour") else column for column in columns]
-    grouped = list(dict.fromkeys(grouped))
+    plain = [column for column in columns if column not in TIMES]
+    grouped = grouped_by(columns)
     of_keys, values = conditions(wanted.filters, "k")
     of_deltas, _ = conditions(wanted.filters, "d")
     key_columns = "".join(f"k.{column}, " for column in plain)
@@ -128,23 +130,27 @@ def statement(wanted: Wanted, kind: str = "message") -> tuple[sa.TextClause, dic
 async def report(session: AsyncSession, wanted: Wanted, kind: str = "message") -> AsyncIterator[Line]:
     """The groups in the order of their columns, as the server sends them: any number takes no more memory than a few hundred."""
     sql, values = statement(wanted, kind)
-    starts, zone = values.get("starts", []), ZoneInfo(wanted.period.zone)
-    found = await session.stream(sql, values, execution_options={"yield_per": 500})
+    zone, grouped = ZoneInfo(wanted.period.zone), grouped_by(wanted.columns)
+    hours = [at.astimezone(zone) for at in values.get("starts", ())]
+    # A day is said as a date, an hour as its beginning on the local clock.
+    said: dict[str, Sequence[dt.date]] = {"day": [at.date() for at in hours], "hour": hours}
+    columns = [(column, grouped.index("at" if column in TIMES else column), said.get(column)) for column in wanted.columns]
+    await session.execute(ROOM)
+    found = await session.stream(sql, values, execution_options={"yield_per": BATCH})
     try:
-        async for row in found:
-            times = Counter(dict(zip(row.buckets, row.times, strict=True))) if row.buckets else Counter[int]()
-            counts = Counts(row.messages, row.parts, row.cost, row.delivered, row.known, times)
-            at = starts[row.at - 1].astimezone(zone) if starts else None
-            yield Line({column: said(column, row, at) for column in wanted.columns}, counts, row.rows)
+        async for rows in found.partitions(BATCH):
+            for row in rows:
+                times = Counter(dict(zip(row.buckets, row.times, strict=True))) if row.buckets else Counter[int]()
+                counts = Counts(row.messages, row.parts, row.cost, row.delivered, row.known, times)
+                key = {column: row[place] if moments is None else moments[row[place] - 1] for column, place, moments in columns}
+                yield Line(key, counts, row.rows)
     finally:
         await found.close()
 
 
-def said(column: str, row: Any, at: dt.datetime | None) -> Any:
-    """A day as a date, an hour as its beginning on the local clock."""
-    if at is not None and column in ("day", "hour"):
-        return at.date() if column == "day" else at
-    return getattr(row, column)
+def grouped_by(columns: Sequence[str]) -> list[str]:
+    """The first columns of the query, each once. By day and hour: the day is cut from the hour when the line is read."""
+    return list(dict.fromkeys("at" if column in TIMES else column for column in columns))
 
 
 async def is_complete(session: AsyncSession, period: Period) -> bool:

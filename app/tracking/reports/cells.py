@@ -4,19 +4,14 @@ A reader adds cells and deltas in one statement, so a report is exact whether or
 has folded nothing. Deltas of one message mostly undo each other (waiting, accepted, delivered) and meet here before they touch a cell.
 """
 
-import datetime as dt
 from typing import Any
 
 import sqlalchemy as sa
-import structlog
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import metrics
 from app.core.clock import now
 from app.core.db import Database
-from app.tracking.reports.dimensions import Period
-
-log = structlog.get_logger()
+from app.tracking.reports.days import sum_further
 
 BATCH = 10_000
 MOST_SHOWN = 100_000  # deltas that are counted for the metric
@@ -61,15 +56,6 @@ DELETE FROM report_day c USING unnest(CAST(:days AS date[]), CAST(:keys AS uuid[
 WHERE c.day = v.day AND c.key = v.key AND c.bucket = v.bucket
 """)
 WAITING = sa.text("SELECT count(*) FROM (SELECT FROM report_delta LIMIT :most) AS bounded")
-ZONE_OF_DAYS = sa.text("SELECT zone FROM report_day_zone")
-SET_ZONE = sa.text("INSERT INTO report_day_zone (id, zone) VALUES (1, :zone) ON CONFLICT (id) DO UPDATE SET zone = excluded.zone")
-FORGET_DAYS = sa.text("DELETE FROM report_day WHERE day >= :first AND day <= :last")
-SUM_DAYS = sa.text("""
-INSERT INTO report_day (day, key, bucket, messages, parts, cost)
-SELECT CAST(slot AT TIME ZONE :zone AS date), key, bucket, sum(messages), sum(parts), sum(cost) FROM report_cell WHERE slot >= :begins AND slot < :ends
-GROUP BY 1, 2, 3 HAVING sum(messages) <> 0 OR sum(parts) <> 0 OR sum(cost) <> 0
-""")
-EVER = Period(dt.date(1970, 1, 1), dt.date(9000, 1, 1), "UTC")
 
 
 class Folding:
@@ -79,14 +65,11 @@ class Folding:
         self._database, self._zone = database, zone
 
     async def fold(self) -> int:
-        """One batch. How many deltas it took."""
+        """One batch, and a step of summing up days where they are not of this clock. How many deltas it took; 500 at least while there are more days to sum."""
         async with self._database.transaction() as session:
             if not await session.scalar(ONE_AT_A_TIME):
                 return 0  # somebody else is at it
-            if await session.scalar(ZONE_OF_DAYS) != self._zone:
-                log.info("report_days_summed_anew", zone=self._zone)
-                await sum_days(session, EVER, self._zone)
-                await session.execute(SET_ZONE, {"zone": self._zone})
+            are_whole = await sum_further(session, self._zone)
             rows: Any = (await session.execute(FOLD, {"batch": BATCH, "zone": self._zone})).all()
             for column, statement in (("slot", EMPTY), ("day", EMPTY_DAYS)):
                 empty = [row for row in rows if getattr(row, column) is not None]
@@ -94,15 +77,9 @@ class Folding:
                     values = {f"{column}s": [getattr(row, column) for row in empty]}
                     await session.execute(statement, values | {"keys": [row.key for row in empty], "buckets": [row.bucket for row in empty]})
         metrics.REPORT_FOLD_SUCCESS.set(now().timestamp())
-        return int(rows[0].number)
+        return int(rows[0].number) if are_whole else max(int(rows[0].number), 500)
 
     async def look(self) -> None:
         """Show how many deltas wait, up to 100,000: also when it is somebody else who folds them, and above all when nobody can."""
         async with self._database.transaction() as session:
             metrics.REPORT_DELTAS_WAITING.set(await session.scalar(WAITING, {"most": MOST_SHOWN}) or 0)
-
-
-async def sum_days(session: AsyncSession, period: Period, zone: str) -> None:
-    """The days of the period anew from their hours. For whoever has the lock of the folding."""
-    await session.execute(FORGET_DAYS, {"first": period.first, "last": period.last})
-    await session.execute(SUM_DAYS, {"begins": period.begins, "ends": period.ends, "zone": zone})

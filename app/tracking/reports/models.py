@@ -90,13 +90,14 @@ class ReportDay(SQLModel, table=True):
 
 
 class ReportDayZone(SQLModel, table=True):
-    """On whose clock the days of `report_day` begin. Where that is not VESTNIK_TIMEZONE, or there is no row, hours are read until the next folding."""
+    """On whose clock the days of `report_day` begin, and how far they are summed up (days.py)."""
 
     __tablename__ = "report_day_zone"
     __table_args__ = (sa.CheckConstraint("id = 1", name="one_row"),)
 
     id: int = Field(default=1, primary_key=True, sa_type=sa.SmallInteger)
     zone: str = Field(max_length=64)
+    next_day: date | None = None  # this one and later ones are not summed yet; none: all are
 
 
 class ReportBackfill(SQLModel, table=True):

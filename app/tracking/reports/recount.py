@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db import Database
 from app.core.ids import first_id_at
-from app.tracking.reports.cells import ALONE, DIMENSIONS, ZONE_OF_DAYS, sum_days
+from app.tracking.reports.cells import ALONE, DIMENSIONS
+from app.tracking.reports.days import DAY, OF_PERIOD, WHOLE, limits, sum_anew
 from app.tracking.reports.dimensions import Period
 
 log = structlog.get_logger()
@@ -55,10 +56,10 @@ CORRECT = sa.text(f"INSERT INTO report_delta ({NAMES}, messages, parts, cost) {D
 COMPARE_DAYS = sa.text(f"""
 SELECT k.kind, d.day AS slot, {DIMENSIONS}, d.bucket, CAST(sum(d.messages) AS bigint) AS messages, CAST(sum(d.parts) AS bigint) AS parts, sum(d.cost) AS cost
 FROM (
-    SELECT CAST(slot AT TIME ZONE :zone AS date), key, bucket, messages, parts, cost FROM report_cell WHERE slot >= :begins AND slot < :ends
+    SELECT {DAY}, key, bucket, messages, parts, cost FROM report_cell WHERE {OF_PERIOD}
     UNION ALL SELECT day, key, bucket, -messages, -parts, -cost FROM report_day WHERE day >= :first AND day <= :last
 ) d (day, key, bucket, messages, parts, cost) JOIN report_key k ON k.key = d.key
-WHERE (SELECT zone FROM report_day_zone) = :zone
+WHERE {WHOLE} = :zone
 GROUP BY d.day, k.key, d.bucket HAVING sum(d.messages) <> 0 OR sum(d.parts) <> 0 OR sum(d.cost) <> 0 ORDER BY kind, slot LIMIT :most
 """)
 OLDEST = sa.text("SELECT id FROM message ORDER BY id LIMIT 1")
@@ -71,7 +72,7 @@ DONE = sa.text("DELETE FROM report_backfill")
 @dataclass(frozen=True, slots=True)
 class Recounted:
     """`first`: the day from which on there are records to count; what cells say of earlier ones stands. `lines`: rows of the difference, of messages less cells; where
-    those agree, of the hours' cells less those of their days."""
+    those agree, of the cells less the days that they were summed up in, of the whole period."""
 
     first: dt.date | None
     lines: list[Any]
@@ -80,24 +81,18 @@ class Recounted:
 async def recount(session: AsyncSession, period: Period, most: int = 1000) -> Recounted:
     """The differences of a period; none is what it should be."""
     whole = await with_records(session, period)
-    if whole is None:
-        return Recounted(None, [])
-    lines = (await session.execute(COMPARE, bounds(whole) | {"most": most})).all()
+    lines = list((await session.execute(COMPARE, bounds(whole) | {"most": most})).all()) if whole else []
     if not lines:
-        days = {"begins": whole.begins, "ends": whole.ends, "first": whole.first, "last": whole.last, "zone": whole.zone, "most": most}
-        lines = (await session.execute(COMPARE_DAYS, days)).all()
-    return Recounted(whole.first, list(lines))
+        lines = list((await session.execute(COMPARE_DAYS, limits(period) | {"most": most})).all())
+    return Recounted(whole.first if whole else None, lines)
 
 
 async def repair(session: AsyncSession, period: Period) -> int:
     """Append what is missing, and sum up the days anew. How many deltas that took. It is alone: two at once would add it twice."""
     await session.execute(ALONE)
+    await sum_anew(session, period)
     whole = await with_records(session, period)
-    if whole is None:
-        return 0
-    if await session.scalar(ZONE_OF_DAYS) == whole.zone:
-        await sum_days(session, whole, whole.zone)
-    return rows_of(await session.execute(CORRECT, bounds(whole)))
+    return rows_of(await session.execute(CORRECT, bounds(whole))) if whole else 0
 
 
 async def with_records(session: AsyncSession, period: Period) -> Period | None:
