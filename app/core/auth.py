@@ -117,7 +117,7 @@ class Gatekeeper:
             raise Unauthorized("This is no key of ours.", code="bad_key")
         found, given = await self._found(parts[1]), digest(key)
         if found is not None and not hmac.compare_digest(given, found.row.digest):
-            found = await self._rotated(found.row, given)
+            found = await self._rotated(found, given)
         if found is None:
             raise Unauthorized("This key is not known.", code="bad_key")
         row = found.row
@@ -131,8 +131,11 @@ class Gatekeeper:
             raise Forbidden("This key may not be used from this address: see its allowed_networks.", code="network_not_allowed")
         return found.caller
 
-    async def _rotated(self, row: ApiKey, given: bytes) -> _Known | None:
+    async def _rotated(self, known: _Known, given: bytes) -> _Known | None:
         """What is known of the key when this is its secret after all: a newer one than the one that is remembered, or the one before while that is taken."""
+        row = known.row
+        if row.old_digest is not None and row.old_until is not None and row.old_until > now() and hmac.compare_digest(given, row.old_digest):
+            return known
         self.forget(row.id)
         found = await self._found(row.id)
         if found is None or hmac.compare_digest(given, found.row.digest):
@@ -206,7 +209,7 @@ def networks_of(row: ApiKey) -> Sequence[Network]:
 
 def anybody_names_a_peer(trusted: str) -> bool:
     """Whether uvicorn takes X-Forwarded-For from everybody (its FORWARDED_ALLOW_IPS): then an address proves nothing."""
-    return "*" in (entry.strip() for entry in trusted.split(","))
+    return any(entry == "*" or entry.endswith("/0") for entry in map(str.strip, trusted.split(",")))
 
 
 def is_within(peer: str, networks: Sequence[Network]) -> bool:

@@ -84,10 +84,12 @@ Executor = AsyncSession | AsyncConnection
 class Database:
     """The engine and its sessions. `async with db.transaction() as session:` commits at the end, rolls back on an error.
 
-    `secret_keys` (the newest first) open the pepper of the hashes that the audit keeps instead of personal values."""
+    `patience`: seconds for a statement; none where one may take hours. `secret_keys` (the newest first) open the pepper of the hashes that the audit keeps instead of personal values."""
 
-    def __init__(self, url: str, *, pooler: str = "none", pool_size: int = 10, name: str = "vestnik", secret_keys: str = "") -> None:
-        connect: dict[str, Any] = {"timeout": 10, "command_timeout": 120}
+    def __init__(
+        self, url: str, *, pooler: str = "none", pool_size: int = 10, name: str = "vestnik", secret_keys: str = "", patience: float | None = 120
+    ) -> None:
+        connect: dict[str, Any] = {"timeout": 10, "command_timeout": patience}
         if pooler == "transaction":
             # pgbouncer in transaction mode hands the next statement to another server: nothing prepared may be kept.
             connect |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}

@@ -56,6 +56,8 @@ REPORT_FOLD_SUCCESS = Gauge(
     "vestnik_report_fold_last_success_timestamp_seconds", "When changes were last folded into the cells of reports, or none were waiting"
 )
 WEBHOOK_DELIVERIES = Counter("vestnik_webhook_deliveries", "Attempts at webhooks by what came of them", ["result"])
+WEBHOOKS_GIVEN_UP = Counter("vestnik_webhooks_given_up", "Webhooks that nobody took within two days")
+WEBHOOKS_DISABLED = Gauge("vestnik_webhooks_disabled", "Endpoints that are off because they answered 410, or took nothing for five days")
 WEBHOOK_BACKLOG = Gauge("vestnik_webhook_backlog", "Webhooks that wait for their first or next attempt")
 WEBHOOK_OLDEST = Gauge("vestnik_webhook_oldest_seconds", "Age of the oldest webhook that is due")
 AUDIT_UNSEALED = Gauge("vestnik_audit_unsealed_records", "Audit records that are not yet in the hash chain")

@@ -40,7 +40,7 @@ async def migrate(url: str) -> None:
 
     The lock stands on a connection of its own, so that a migration that commits in between does not lose it."""
     keeper = await asyncpg.connect(**sync_dsn(url))
-    database = Database(url)
+    database = Database(url, patience=None)
     try:
         await keeper.execute("SELECT pg_advisory_lock($1)", LOCK)
         async with database.engine.connect() as connection:

@@ -171,9 +171,10 @@ class Outgoing:
         """The request to the address that was judged: the name stays in Host, and in what TLS asks for."""
         check_url(self.url, self.rules)
         named = httpx.URL(self.url)
-        pinned = named.copy_with(host=await self._address(named.host, named.port or (443 if named.scheme == "https" else 80)))
+        host = named.raw_host.decode("ascii")  # as it is written: `host` would decode it, and to encode it anew may make another name
+        pinned = named.copy_with(host=await self._address(host, named.port or (443 if named.scheme == "https" else 80)))
         made = {"Host": named.netloc.decode("ascii"), "Accept": "*/*", "Accept-Encoding": "identity"} | dict(headers)
-        extensions = {"sni_hostname": named.host} if named.scheme == "https" and as_address(named.host) is None else {}
+        extensions = {"sni_hostname": host} if named.scheme == "https" and as_address(host) is None else {}
         return self._client.build_request(method, pinned, headers=made, content=body, extensions=extensions)
 
     async def _address(self, host: str, port: int) -> str:

@@ -33,7 +33,7 @@ SELECT c.id, c.resend_of, c.state FROM (
     CROSS JOIN LATERAL (SELECT m.account_id FROM message m WHERE m.id = v.id OFFSET 0) r GROUP BY 1
 ) a CROSS JOIN LATERAL (
     SELECT m.id, m.resend_of, coalesce((SELECT o.state FROM outbox o WHERE o.message_id = m.id), m.state) AS state
-    FROM message m WHERE m.account_id = a.account_id AND m.id > a.since AND m.resend_of IS NOT NULL OFFSET 0
+    FROM message m WHERE m.account_id = a.account_id AND m.id > a.since AND m.resend_of IS NOT NULL AND NOT m.test OFFSET 0
 ) c
 """)
 ROOT_STATES = sa.text("""

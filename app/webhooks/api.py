@@ -141,9 +141,11 @@ async def rotate_secret(
     """For `hours` each webhook has two signatures; with 0 the old secret ends at once. The one before the old one ends in any case."""
     row = await existing(session, webhook_id, lock=True)
     secret, moment = new_secret(), now()
-    row.old_secret = row.secret if body.hours else None
-    row.old_secret_until = moment + timedelta(hours=body.hours) if body.hours else None
-    row.secret = request.app.state.secrets.seal(secret)
+    box = request.app.state.secrets
+    has_old = body.hours > 0 and box.opens(row.secret)  # one that nobody can read signs nothing
+    row.old_secret = row.secret if has_old else None
+    row.old_secret_until = moment + timedelta(hours=body.hours) if has_old else None
+    row.secret = box.seal(secret)
     row.revision, row.updated_at = row.revision + 1, moment
     await audit.record(session, caller, "webhook.rotate", f"webhook:{row.id}", {"hours": body.hours})
     await session.flush()

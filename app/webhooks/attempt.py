@@ -34,9 +34,9 @@ def rules_of(settings: Settings) -> Rules:
 
 
 def secrets_of(webhook: Webhook, box: SecretBox, moment: datetime) -> list[str]:
-    """What to sign with: the secret, and the one before while it is still good. ConfigurationError when no key opens them."""
+    """What to sign with: the secret, and the one before while it is still good and can be read. ConfigurationError when no key opens the first."""
     old = webhook.old_secret if webhook.old_secret_until is not None and moment < webhook.old_secret_until else None
-    return [box.open(sealed) for sealed in (webhook.secret, old) if sealed is not None]
+    return [box.open(webhook.secret), *([box.open(old)] if old is not None and box.opens(old) else [])]
 
 
 def client_of(webhook: Webhook, settings: Settings, tls: ssl.SSLContext | None = None) -> Outgoing:

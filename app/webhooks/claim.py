@@ -8,6 +8,7 @@ from uuid import UUID
 import orjson
 import sqlalchemy as sa
 
+from app.core import metrics
 from app.core.db import Executor
 from app.webhooks.models import Webhook
 from app.webhooks.pace import GIVE_UP_AFTER, Health, Tried, after, next_attempt
@@ -89,6 +90,7 @@ async def settle(session: Executor, endpoint: UUID, owner: UUID, outcomes: list[
         for name, value in zip(columns, (claimed.subject_id, claimed.type, state, again or moment + kept, min(attempts, 32_000), told), strict=True):
             columns[name].append(value)
     await session.execute(SETTLE, columns | {"endpoint": endpoint, "owner": owner})
+    metrics.WEBHOOKS_GIVEN_UP.inc(sum(tried is not None and state == "failed" for (_, tried), state in zip(outcomes, columns["states"], strict=True)))
 
 
 async def record_health(session: Executor, endpoint: UUID, tries: list[Tried]) -> tuple[Health, Health] | None:

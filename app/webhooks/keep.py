@@ -8,6 +8,7 @@ from app.core import metrics
 from app.core.clock import now
 from app.core.config import Settings
 from app.core.db import Database
+from app.core.secrets import SecretBox
 from app.webhooks.pace import GIVE_UP_AFTER
 from app.webhooks.replays import go_on
 
@@ -45,6 +46,9 @@ DELETE FROM webhook_delivery WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM webhook_delivery WHERE endpoint_id = ANY(CAST(:gone AS uuid[])) LIMIT :batch FOR UPDATE SKIP LOCKED))
 """)
 FORGET_SECRETS = sa.text("UPDATE webhook SET old_secret = NULL, old_secret_until = NULL WHERE old_secret_until < :now")
+SECRETS = sa.text("SELECT id, secret, old_secret FROM webhook ORDER BY id FOR UPDATE")
+SEAL_ANEW = sa.text("UPDATE webhook SET secret = :secret, old_secret = :old WHERE id = :id")
+DISABLED = sa.text("SELECT count(*) FROM webhook WHERE NOT enabled AND disabled_because IN ('gone', 'failing')")
 FORGET_REPLAYS = sa.text(
     "DELETE FROM webhook_replay WHERE state = 'done' AND finished_at < :before OR NOT EXISTS (SELECT FROM webhook w WHERE w.id = endpoint_id)"
 )
@@ -61,12 +65,14 @@ class Keeping:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._kept = timedelta(days=settings.webhook_days)
+        self._box: SecretBox | None = SecretBox(settings.secret_keys)
 
     async def round(self) -> bool:
         """Whether there may be something to send that was not there before."""
         ended = await self._step(END_LEASES, now=now())
         metrics.SWEEPER_FOUND.labels("webhooks").inc(ended)
-        await self._step(GIVE_UP, before=now() - GIVE_UP_AFTER, forget_at=now() + self._kept, batch=BATCH)
+        metrics.WEBHOOKS_GIVEN_UP.inc(await self._step(GIVE_UP, before=now() - GIVE_UP_AFTER, forget_at=now() + self._kept, batch=BATCH))
+        await self._seal_anew()
         await self._step(FORGET, now=now(), batch=BATCH)
         await self._step(FORGET_SECRETS, now=now())
         await self._step(FORGET_REPLAYS, before=now() - self._kept)
@@ -84,6 +90,17 @@ class Keeping:
         await self._count()
         return bool(ended or replayed)
 
+    async def _seal_anew(self) -> None:
+        """Once after the start, for keys change at no other time: then the old ones can be taken out of VESTNIK_SECRET_KEYS."""
+        if self._box is None:
+            return
+        async with self._database.transaction() as session:
+            for row in (await session.execute(SECRETS)).all():
+                secret, old = self._box.renewed(row.secret), self._box.renewed(row.old_secret) if row.old_secret is not None else None
+                if secret is not None or old is not None:
+                    await session.execute(SEAL_ANEW, {"id": row.id, "secret": secret or row.secret, "old": old or row.old_secret})
+        self._box = None
+
     async def _step(self, statement: sa.TextClause, **values: object) -> int:
         async with self._database.transaction() as session:
             moved: int = (await session.execute(statement, values)).rowcount  # type: ignore[attr-defined]
@@ -92,5 +109,6 @@ class Keeping:
     async def _count(self) -> None:
         async with self._database.transaction() as session:
             waiting = (await session.execute(WAITING)).one()
+            metrics.WEBHOOKS_DISABLED.set((await session.execute(DISABLED)).scalar_one())
         metrics.WEBHOOK_BACKLOG.set(float(waiting.number))
         metrics.WEBHOOK_OLDEST.set(max(0.0, (now() - waiting.oldest).total_seconds()) if waiting.oldest is not None else 0.0)

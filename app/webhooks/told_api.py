@@ -71,6 +71,8 @@ async def test_webhook(webhook_id: EndpointId, request: Request, caller: Admin) 
     async with app.state.database.transaction() as session:
         row = await existing(session, webhook_id)
         await audit.record(session, caller, "webhook.test", f"webhook:{webhook_id}")
+    if not app.state.secrets.opens(row.secret):
+        raise Conflict("No key of VESTNIK_SECRET_KEYS opens the secret of this endpoint: rotate it.", code="secret_unreadable")
     client = client_of(row, app.state.settings)
     try:
         tried, answer = await attempt(client, f"msg_{new_id().hex}_ping", ping_of(webhook_id), secrets_of(row, app.state.secrets, now()))

@@ -52,23 +52,30 @@ BEGIN
     RETURN NULL;
 END $$
 """
-# What an SMSC has taken is on its invoice, by the hour of the submission: each try, and tests too. Each message by its key, whatever the statistics say.
+# What an SMSC has taken is on its invoice, by the hour of the submission: each try, and tests too, but not what was only simulated. What is accepted after all,
+# by a late answer or a receipt, comes by an update. Each message by its key, whatever the statistics say.
 PARTS = """
-CREATE FUNCTION report_added_parts() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO report_delta (kind, slot, channel, gateway, sender, operator, bucket, messages, parts, cost)
     SELECT 'part', date_bin('15 minutes', s.at, TIMESTAMPTZ '2000-01-01 00:00Z'), m.channel, s.gateway, m.sender, m.operator, -1,
            count(*) FILTER (WHERE s.part = 1), count(*), sum(coalesce(m.price, 0))
-    FROM added s LEFT JOIN LATERAL (SELECT channel, sender, operator, price FROM message WHERE id = s.message_id OFFSET 0) m ON true
-    WHERE s.outcome = 'accepted' GROUP BY 2, 3, 4, 5, 6;
+    FROM {accepted} LEFT JOIN LATERAL (SELECT channel, sender, operator, price FROM message WHERE id = s.message_id OFFSET 0) m ON true
+    WHERE s.outcome = 'accepted' AND s.gateway <> '@simulated' GROUP BY 2, 3, 4, 5, 6;
     RETURN NULL;
 END $$
 """
+ADDED_PARTS = PARTS.format(name="report_added_parts", accepted="added s")
+LEARNED_PARTS = PARTS.format(
+    name="report_learned_parts", accepted="after s JOIN before b ON b.message_id = s.message_id AND b.n = s.n AND b.part = s.part AND b.outcome <> 'accepted'"
+)
 TRIGGERS = (
     "CREATE TRIGGER report_message_added AFTER INSERT ON message REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION report_added_messages()",
     """CREATE TRIGGER report_message_changed AFTER UPDATE ON message REFERENCING OLD TABLE AS before NEW TABLE AS after
     FOR EACH STATEMENT EXECUTE FUNCTION report_changed_messages()""",
     "CREATE TRIGGER report_part_added AFTER INSERT ON submission REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION report_added_parts()",
+    """CREATE TRIGGER report_part_learned AFTER UPDATE ON submission REFERENCING OLD TABLE AS before NEW TABLE AS after
+    FOR EACH STATEMENT EXECUTE FUNCTION report_learned_parts()""",
 )
 # What was there before the triggers is counted by the workers, week by week: no lock is held for it.
 BACKFILL = """
@@ -188,7 +195,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["export_id"], ["report_export.id"], name=op.f("fk_report_export_part_export_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("export_id", "n", name=op.f("pk_report_export_part")),
     )
-    for statement in (SLOT, BUCKET, ADDED, CHANGED, PARTS, *TRIGGERS, BACKFILL):
+    for statement in (SLOT, BUCKET, ADDED, CHANGED, ADDED_PARTS, LEARNED_PARTS, *TRIGGERS, BACKFILL):
         op.execute(statement)
     op.create_table(
         "message_bulk",
@@ -231,9 +238,15 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in ("message_bulk_mark", "message_bulk"):
         op.drop_table(table)
-    for trigger, table in (("report_part_added", "submission"), ("report_message_changed", "message"), ("report_message_added", "message")):
+    for trigger, table in (
+        ("report_part_learned", "submission"),
+        ("report_part_added", "submission"),
+        ("report_message_changed", "message"),
+        ("report_message_added", "message"),
+    ):
         op.execute(f"DROP TRIGGER {trigger} ON {table}")
     for function in (
+        "report_learned_parts()",
         "report_added_parts()",
         "report_changed_messages()",
         "report_added_messages()",

@@ -73,7 +73,8 @@ async def test_key_with_networks_is_refused_where_anybody_may_name_his_own_addre
 def test_proxies_are_trusted_by_name_or_there_is_no_knowing():
     assert not anybody_names_a_peer("")
     assert not anybody_names_a_peer("127.0.0.1, 10.0.0.0/8")
-    assert anybody_names_a_peer("127.0.0.1, *")
+    for everybody in ("*", "0.0.0.0/0", "::/0"):
+        assert anybody_names_a_peer(f"127.0.0.1, {everybody}")
 
 
 async def test_forwarded_header_that_nobody_vouches_for_opens_nothing(api, from_address):

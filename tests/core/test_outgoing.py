@@ -175,6 +175,18 @@ async def test_of_several_addresses_one_that_is_allowed_is_taken_and_the_name_st
     await far.stop()
 
 
+async def test_name_is_asked_for_as_it_is_written(monkeypatch):
+    """ "straße" by the newer rules is another name than by the older ones, which write "strasse"."""
+    asked = resolves_to(monkeypatch, "10.0.0.1")
+    client = Outgoing("https://xn--strae-oqa.de/x", Rules(), 5)
+
+    with pytest.raises(DestinationRefused):
+        await client.send("POST", {}, b"{}")
+
+    assert asked == ["xn--strae-oqa.de"]
+    await client.close()
+
+
 def a_certificate(name: str, folder):
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])

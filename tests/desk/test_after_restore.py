@@ -11,12 +11,15 @@ from app import cli
 from app.core.clock import now
 from app.core.db import Database
 from app.core.errors import Conflict
+from app.core.ids import first_id_at
 from app.core.wakeups import Wakeups
 from app.desk.after_restore import REASON, settle_the_lost_time, what_is_due
 from app.desk.appraise import Appraiser
 from app.forecasts.station import ScanStation
+from app.notifications.bulk import Bulks
 from app.notifications.plan import Planner
 from tests.builders.accounts import an_account
+from tests.builders.bulks import ask, period, shown
 from tests.builders.charges import a_charge
 from tests.builders.events import a_waiting_event
 from tests.builders.gateways import an_smpp_gateway
@@ -93,6 +96,20 @@ async def test_twice_over_changes_nothing_more(database, settings):
 
     assert again.doubtful == {}
     assert await one(database, "SELECT updated_at FROM message WHERE id = :id", id=message) == before
+
+
+async def test_job_on_many_messages_that_the_dump_has_at_work_ends_there(database, settings, api):
+    account = await an_account(database)
+    await an_smpp_gateway(database)
+    job = await ask(api, "resend", period(account="100500"))
+    lost = await a_message(database, account, ended="failed", id=first_id_at(now() - HOUR))
+
+    await settle_the_lost_time(database, settings, now())
+    await Bulks(database, settings, Wakeups(settings.redis_url, direct=lambda _: True)).follow()
+
+    ended = await shown(api, job)
+    assert (ended["state"], ended["error"], ended["filter"]["account"]) == ("failed", REASON, "*")
+    assert await rows(database, "SELECT id FROM message WHERE resend_of = :id", id=lost) == []
 
 
 async def test_nothing_is_done_beside_a_worker(database, settings):

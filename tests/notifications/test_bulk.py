@@ -262,6 +262,24 @@ async def test_of_a_message_and_its_copy_no_more_than_one_is_sent(database, api,
     assert done["done"] == (1 if which else 0)
 
 
+async def test_simulated_copy_of_a_test_key_keeps_no_real_message_back(database, api, bulks, past, gateway):
+    old = await past.message()
+    await past.message("delivered", ago=timedelta(minutes=30), resend_of=old, gateway="@simulated", test=True)
+
+    done = await worked(api, bulks, await ask(api, "resend"))
+
+    assert done["done"] == 1
+
+
+async def test_copy_that_was_only_simulated_has_told_nobody(database, api, bulks, past, gateway):
+    old = await past.message()
+    await past.message("delivered", resend_of=old, test=True)
+
+    done = await worked(api, bulks, await ask(api, "resend"))
+
+    assert (done["done"], await copies(database)) == (1, Counter({old: 2}))
+
+
 async def test_message_that_was_sent_again_by_hand_meanwhile_is_left_out(database, api, bulks, past, gateway, small_windows):
     failed = [await past.message() for _ in range(4)]
     asked = await ask(api, "resend")

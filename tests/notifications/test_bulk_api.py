@@ -7,7 +7,7 @@ import pytest
 
 from app.core.clock import now
 from app.core.wakeups import Wakeups
-from app.notifications import bulk_shapes
+from app.notifications import bulk, bulk_shapes
 from app.notifications.bulk import Bulks
 from tests.builders.accounts import an_account
 from tests.builders.bulks import Past, ask, period, shown, worked
@@ -123,6 +123,30 @@ async def test_viewer_looks_and_changes_nothing(api, as_role):
     assert len((await viewer.get("/messages/bulk")).json()["items"]) == 1
     for path in ("/messages/bulk", f"/messages/bulk/{job}/cancel"):
         assert (await viewer.post(path, json={"action": "cancel", "filter": period()})).status_code == 403
+
+
+async def test_test_key_moves_nothing_in_bulk(database, api, as_role):
+    made = (await api.post("/keys", json={"name": "trial", "role": "operator", "test": True})).json()
+    trial = await as_role(None, token=made["key"])
+
+    answer = await trial.post("/messages/bulk", json={"action": "resend", "filter": period()})
+
+    assert (answer.status_code, answer.json()["code"]) == (403, "test_key")
+    assert await rows(database, "SELECT id FROM message_bulk") == []
+
+
+async def test_progress_says_how_much_of_the_period_is_done(api, bulks, past, monkeypatch):
+    monkeypatch.setattr(bulk, "WINDOW", 1)
+    for hours in (36, 24, 12):
+        await past.message(ended=None, ago=timedelta(hours=hours))
+    job = await ask(api, "cancel")
+
+    seen = [(await shown(api, job))["progress"]]
+    for _ in range(4):
+        await bulks.follow()
+        seen.append((await shown(api, job))["progress"])
+
+    assert seen == [0.0, *(pytest.approx(share, abs=0.01) for share in (0.25, 0.5, 0.75)), 1.0]
 
 
 async def test_who_asked_for_what_and_what_came_of_it_is_in_the_audit_without_an_address(database, api, bulks, past):

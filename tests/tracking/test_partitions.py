@@ -10,6 +10,7 @@ from app.core import metrics
 from app.core.clock import now
 from app.core.db import BulkInsert, Database
 from app.core.ids import first_id_at, new_id
+from app.events.intake import key_source
 from app.tracking.partitions import PARTITIONED, Partitions, months_ahead, next_month, partitions_of
 
 MESSAGE = """
@@ -152,6 +153,19 @@ async def test_months_older_than_records_are_kept_are_dropped_with_their_keys(da
         assert await number(database, table) == len(young), table
     assert "message_first" not in await names(database)
     assert await drop(database, in_months(15) - 400 * DAY) == 0
+
+
+async def test_key_of_a_test_event_goes_with_it(database):
+    await write(database, now() - 40 * DAY)
+    async with database.transaction() as session:
+        await session.execute(sa.text("UPDATE event SET test = true"))
+        source = (await session.execute(sa.text("SELECT source FROM event"))).scalar_one()
+        await session.execute(sa.text("UPDATE event_key SET source = :source"), {"source": key_source(source)})
+    await extend(database, in_months(15))
+
+    await drop(database, in_months(15) - 400 * DAY)
+
+    assert await number(database, "event_key") == 0
 
 
 async def test_month_with_a_message_that_still_waits_is_not_dropped(database):

@@ -121,6 +121,22 @@ async def test_messages_from_before_the_upgrade_are_counted_little_by_little_and
     assert await backfill.follow() == 0
 
 
+async def test_part_that_turns_out_to_be_taken_is_on_the_invoice_and_a_simulated_one_is_not(database):
+    message = await a_message(database, ended="unknown", price=Decimal(2))
+    await a_submission(database, message, "", outcome="unknown")
+    simulated = await a_message(database, ended="accepted", gateway="@simulated", test=True)
+    await a_submission(database, simulated, "s1", group="@simulated")
+    assert await told_parts(database, ("gateway",)) == {}
+
+    for _ in range(2):
+        await run(database, "UPDATE submission SET outcome = 'accepted', gateway_message_id = 's9' WHERE message_id = :id", id=message)
+        await run(database, "UPDATE submission SET detail = 'seen' WHERE message_id = :id", id=message)
+
+    assert await told_parts(database, ("gateway",)) == {("main",): (1, Decimal(2))}
+    await fold(database)
+    assert await lines(database) == []
+
+
 async def test_recount_names_what_differs_and_repairs_it(database):
     await a_message(database, ended="accepted")
     await fold(database)

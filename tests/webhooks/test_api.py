@@ -4,9 +4,12 @@ import json
 from datetime import timedelta
 
 import pytest
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
 
 from app.core.clock import now
 from app.core.config import Settings
+from app.core.secrets import SecretBox
 from app.main import contract_text
 from app.webhooks.bodies import body_of, webhook_id
 from app.webhooks.claim import Claimed
@@ -81,6 +84,29 @@ async def test_housekeeping_forgets_the_old_secret(database, api, hook, settings
     await Keeping(database, settings).round()
 
     assert (await one(database, "SELECT old_secret FROM webhook")).old_secret is None
+
+
+async def test_secrets_are_sealed_with_the_newest_key_so_that_the_old_one_can_go(database, api, hook, far, settings):
+    made = await hook()
+    first, second = settings.secret_keys.get_secret_value(), Fernet.generate_key().decode()
+
+    await Keeping(database, settings.model_copy(update={"secret_keys": SecretStr(f"{second},{first}")})).round()
+
+    sealed = (await one(database, "SELECT secret FROM webhook")).secret
+    assert SecretBox(SecretStr(second)).open(sealed) == made["secret"]
+
+
+async def test_secret_that_no_key_opens_is_said_so_and_rotating_it_heals_at_once(database, api, hook, far):
+    made = await hook()
+    await run(database, "UPDATE webhook SET secret = :other", other=SecretBox(SecretStr(Fernet.generate_key().decode())).seal("whsec_x"))
+
+    unreadable = await api.post(f"/webhooks/{made['id']}/test")
+    changed = (await api.post(f"/webhooks/{made['id']}/rotate-secret", json={})).json()
+    await api.post(f"/webhooks/{made['id']}/test")
+
+    assert (unreadable.status_code, unreadable.json()["code"]) == (409, "secret_unreadable")
+    assert changed["old_secret_until"] is None
+    assert far.received[0].verified_by(changed["secret"])["type"] == PING
 
 
 async def test_test_says_what_the_endpoint_said(api, hook, far):

@@ -36,7 +36,7 @@ OF_PARTS = """
 SELECT 'part', date_trunc('hour', s.at, :zone), NULL, m.channel, s.gateway, NULL, m.sender, m.operator, NULL, NULL, NULL, NULL, -1,
        CASE WHEN s.part = 1 THEN 1 ELSE 0 END, 1, coalesce(m.price, 0)
 FROM submission s LEFT JOIN message m ON m.id = s.message_id
-WHERE s.message_id >= :submitted_from_id AND s.message_id < :end_id AND s.at >= :begins AND s.at < :ends AND s.outcome = 'accepted'
+WHERE s.message_id >= :submitted_from_id AND s.message_id < :end_id AND s.at >= :begins AND s.at < :ends AND s.outcome = 'accepted' AND s.gateway <> '@simulated'
 """
 NAMES = f"kind, slot, {DIMENSIONS}, bucket"
 COUNTED = f"""
